@@ -1,0 +1,5 @@
+"""`python -m billingwatch`."""
+
+from billingwatch.cli import main
+
+main()

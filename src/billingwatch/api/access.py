@@ -1,0 +1,47 @@
+"""Who is asking: the API key decides the tenant, and nothing else in a request can."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from litestar import Request
+
+from billingwatch.errors import Unauthenticated
+from billingwatch.postgres.connections import TenantConnection
+from billingwatch.service import Service
+from billingwatch.tenancy.tenants import Tenant
+
+KEY_LIMIT = 128  # characters
+
+
+class TenantAccess:
+    """The asking tenant and the way into its tables."""
+
+    def __init__(self, tenant: Tenant, service: Service) -> None:
+        self.tenant = tenant
+        self.as_of = service.clock
+        self._service = service
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[TenantConnection]:
+        async with self._service.reads.of(self.tenant.tenant_id).scope(self.tenant, readonly=True) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[TenantConnection]:
+        async with self._service.reads.of(self.tenant.tenant_id).scope(self.tenant) as connection:
+            yield connection
+
+
+async def provide_access(request: Request[Any, Any, Any]) -> TenantAccess:
+    """The tenant of `Authorization: Bearer <api key>`; Unauthenticated."""
+    service: Service = request.app.state.service
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not 0 < len(key) <= KEY_LIMIT:
+        raise Unauthenticated
+    tenant = await service.registry.by_api_key(key.strip())
+    if tenant is None:
+        raise Unauthenticated
+    return TenantAccess(tenant, service)

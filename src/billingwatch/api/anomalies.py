@@ -1,0 +1,83 @@
+"""`/anomalies`: what was found, and what the tenant's people say to it."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from litestar import get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+
+from billingwatch.api.access import TenantAccess
+from billingwatch.api.pages import LIMIT_DEFAULT, LIMIT_MAX, decode_cursor, encode_cursor
+from billingwatch.detection import store
+from billingwatch.detection.detector import Severity
+from billingwatch.detection.store import Anomaly, AnomalyFilter, Status
+from billingwatch.errors import InputInvalid
+
+
+class AnomalyPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Newest first; send `next_cursor` as `cursor` for the next page, null on the last."""
+
+    anomalies: list[Anomaly]
+    next_cursor: str | None
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a person says to an anomaly."""
+
+    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=2000, pattern=r"^[^\x00]*$", description="For colleagues, and for tuning")]
+
+
+@get("/anomalies", tags=["anomalies"], summary="List anomalies, newest first")
+async def list_anomalies_page(
+    access: NamedDependency[TenantAccess],
+    status: FromQuery[Status | None] = None,
+    severity: FromQuery[Severity | None] = None,
+    detector: Annotated[str | None, QueryParameter(pattern=r"^[a-z_]{1,64}$")] = None,
+    since: Annotated[datetime | None, QueryParameter(description="Opened at or after")] = None,
+    until: Annotated[datetime | None, QueryParameter(description="Opened before")] = None,
+    limit: Annotated[int, QueryParameter(ge=1, le=LIMIT_MAX)] = LIMIT_DEFAULT,
+    cursor: FromQuery[str | None] = None,
+) -> AnomalyPage:
+    wanted = AnomalyFilter(
+        status=status, severity=severity, detector=detector, since=since, until=until, after=_after(decode_cursor(cursor))
+    )
+    async with access.reading() as connection:
+        anomalies = await store.list_anomalies(connection, wanted, limit=limit)
+    last = anomalies[-1] if len(anomalies) == limit else None
+    return AnomalyPage(anomalies=anomalies, next_cursor=encode_cursor(last.opened_at, str(last.anomaly_id)) if last else None)
+
+
+@get("/anomalies/{anomaly_id:uuid}", tags=["anomalies"], summary="One anomaly, with its evidence")
+async def show_anomaly(access: NamedDependency[TenantAccess], anomaly_id: FromPath[UUID]) -> Anomaly:
+    async with access.reading() as connection:
+        return await store.get_anomaly(connection, anomaly_id)
+
+
+@post("/anomalies/{anomaly_id:uuid}/acknowledge", status_code=200, tags=["anomalies"], summary="Say that somebody is on it")
+async def acknowledge_anomaly(access: NamedDependency[TenantAccess], anomaly_id: FromPath[UUID], data: JSONBody[Verdict]) -> Anomaly:
+    async with access.writing() as connection:
+        return await store.acknowledge(connection, anomaly_id, reason=data.reason, as_of=access.as_of())
+
+
+@post("/anomalies/{anomaly_id:uuid}/resolve", status_code=200, tags=["anomalies"], summary="Say that it is dealt with")
+async def resolve_anomaly(access: NamedDependency[TenantAccess], anomaly_id: FromPath[UUID], data: JSONBody[Verdict]) -> Anomaly:
+    async with access.writing() as connection:
+        return await store.resolve(connection, anomaly_id, reason=data.reason, as_of=access.as_of())
+
+
+@post("/anomalies/{anomaly_id:uuid}/false-positive", status_code=200, tags=["anomalies"], summary="Say that nothing was wrong")
+async def mark_false_positive(access: NamedDependency[TenantAccess], anomaly_id: FromPath[UUID], data: JSONBody[Verdict]) -> Anomaly:
+    async with access.writing() as connection:
+        return await store.mark_false_positive(connection, anomaly_id, reason=data.reason, as_of=access.as_of())
+
+
+def _after(cursor: tuple[datetime, str] | None) -> tuple[datetime, UUID] | None:
+    if cursor is None:
+        return None
+    try:
+        return cursor[0], UUID(cursor[1])
+    except ValueError as error:
+        raise InputInvalid(reason="`cursor` is not one that this API gave out") from error

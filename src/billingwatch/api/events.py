@@ -1,0 +1,47 @@
+"""`/events`: what Stripe delivered to the tenant."""
+
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+from litestar import get
+from litestar.di import NamedDependency
+from litestar.params import FromQuery, PathParameter, QueryParameter
+
+from billingwatch.api.access import TenantAccess
+from billingwatch.api.pages import LIMIT_DEFAULT, LIMIT_MAX, decode_cursor, encode_cursor
+from billingwatch.ingest.events import Event, EventFilter, EventWithPayload, get_event, list_events
+
+Word = Annotated[str | None, QueryParameter(pattern=r"^[!-~]{1,255}$")]
+
+
+class EventPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Newest first; send `next_cursor` as `cursor` for the next page, null on the last."""
+
+    events: list[Event]
+    next_cursor: str | None
+
+
+@get("/events", tags=["events"], summary="List recorded events, newest first")
+async def list_events_page(
+    access: NamedDependency[TenantAccess],
+    event_type: Annotated[str | None, QueryParameter(name="type", pattern=r"^[!-~]{1,255}$")] = None,
+    object_id: Word = None,
+    since: Annotated[datetime | None, QueryParameter(description="Received at or after")] = None,
+    until: Annotated[datetime | None, QueryParameter(description="Received before")] = None,
+    limit: Annotated[int, QueryParameter(ge=1, le=LIMIT_MAX)] = LIMIT_DEFAULT,
+    cursor: FromQuery[str | None] = None,
+) -> EventPage:
+    wanted = EventFilter(type=event_type, object_id=object_id, since=since, until=until, after=decode_cursor(cursor))
+    async with access.reading() as connection:
+        events = await list_events(connection, access.tenant.tenant_id, wanted, limit=limit)
+    last = events[-1] if len(events) == limit else None
+    return EventPage(events=events, next_cursor=encode_cursor(last.received_at, last.event_id) if last else None)
+
+
+@get("/events/{event_id:str}", tags=["events"], summary="One event, with its payload as received")
+async def show_event(
+    access: NamedDependency[TenantAccess], event_id: Annotated[str, PathParameter(pattern=r"^[!-~]{1,255}$")]
+) -> EventWithPayload:
+    async with access.reading() as connection:
+        return await get_event(connection, access.tenant.tenant_id, event_id)

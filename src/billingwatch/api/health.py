@@ -1,0 +1,38 @@
+"""Health for load balancers, metrics for Prometheus. They name no tenant and need no key."""
+
+import os
+from typing import Any
+
+import msgspec
+from litestar import MediaType, Request, Response, get
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from billingwatch.service import Service
+
+
+class Health(msgspec.Struct, frozen=True):
+    status: str
+
+
+@get("/health/live", tags=["health"], summary="The process answers")
+async def live() -> Health:
+    return Health("ok")
+
+
+@get("/health/ready", tags=["health"], summary="Events can be recorded: the database answers; 503 while it does not")
+async def ready(request: Request[Any, Any, Any]) -> Health:
+    service: Service = request.app.state.service
+    await service.check()
+    return Health("ok")
+
+
+@get("/metrics", tags=["health"], summary="Prometheus metrics", media_type=MediaType.TEXT)
+async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
+    service: Service = request.app.state.service
+    await service.gauge()
+    registry = REGISTRY
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return Response(generate_latest(registry), headers={"content-type": CONTENT_TYPE_LATEST})

@@ -1,0 +1,71 @@
+"""The HTTP service: `create_app()` puts the routes and one Service together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+from litestar import Litestar, Router
+from litestar.di import Provide
+
+from billingwatch.api.access import provide_access
+from billingwatch.api.anomalies import acknowledge_anomaly, list_anomalies_page, mark_false_positive, resolve_anomaly, show_anomaly
+from billingwatch.api.events import list_events_page, show_event
+from billingwatch.api.health import live, metrics, ready
+from billingwatch.api.openapi import assets_router, openapi_config
+from billingwatch.api.problems import EXCEPTION_HANDLERS
+from billingwatch.api.webhook import webhook
+from billingwatch.logs import configure_logs
+from billingwatch.postgres.database import open_database
+from billingwatch.service import Service
+from billingwatch.settings import Settings, load_settings
+
+
+def create_app(settings: Settings, dsn: str, *, processing: bool = True) -> Litestar:
+    """The application over a database that is there; its Service lives as long as the server."""
+
+    @asynccontextmanager
+    async def serve(app: Litestar) -> AsyncIterator[None]:
+        service = Service(settings, dsn, processing=processing)
+        await service.start()
+        app.state.service = service
+        try:
+            yield
+        finally:
+            await service.close()
+
+    tenant_routes = Router(
+        path="/",
+        route_handlers=[
+            list_anomalies_page,
+            show_anomaly,
+            acknowledge_anomaly,
+            resolve_anomaly,
+            mark_false_positive,
+            list_events_page,
+            show_event,
+        ],
+        dependencies={"access": Provide(provide_access)},
+    )
+    return Litestar(
+        route_handlers=[webhook, live, ready, metrics, tenant_routes, assets_router()],
+        lifespan=[serve],
+        exception_handlers=EXCEPTION_HANDLERS,
+        openapi_config=openapi_config(release()),
+        logging_config=None,
+    )
+
+
+def create_app_of_worker() -> Litestar:
+    """The application of one of several server processes: settings from the environment, processing elsewhere."""
+    settings = load_settings()
+    configure_logs(log_format=settings.log_format, log_level=settings.log_level)
+    return create_app(settings, open_database(settings).dsn, processing=False)
+
+
+def release() -> str:
+    try:
+        return version("billingwatch-server")
+    except PackageNotFoundError:
+        return "0"

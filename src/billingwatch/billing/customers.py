@@ -1,0 +1,30 @@
+"""Customers."""
+
+from __future__ import annotations
+
+from billingwatch.billing.events import Event
+from billingwatch.billing.rows import Customer, Row
+from billingwatch.billing.shapes import Fields, currency, flag, identity, instant, reference, section, text
+from billingwatch.billing.versions import Stage, rank
+
+
+def read_customer(event: Event, customer: Fields) -> list[Row]:
+    """Read a customer; a deleted one may be the whole object or no more than its id."""
+    deleted = event.is_deletion or bool(flag(customer, "deleted"))
+    default = reference(section(customer, "invoice_settings"), "default_payment_method")
+    return [
+        Customer(
+            customer_id=identity(customer),
+            email=text(customer, "email"),
+            name=text(customer, "name"),
+            currency=currency(customer),
+            delinquent=flag(customer, "delinquent"),
+            default_payment_method_id=default or reference(customer, "default_source") or reference(customer, "default_card"),
+            deleted=deleted,
+            **event.stamp(
+                instant(customer, "created"),
+                stage=Stage.FINAL if deleted else Stage.LIVE,
+                rank=rank(first=event.is_creation, state=0),
+            ),
+        )
+    ]

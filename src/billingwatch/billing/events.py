@@ -1,0 +1,72 @@
+"""The envelope of a snapshot event, as far as the rows read from it need it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TypedDict
+
+import msgspec
+
+from billingwatch.billing.shapes import Fields, ProjectionError, from_seconds, reference, required, seconds, text
+from billingwatch.billing.versions import Stage, version
+
+
+class Stamp(TypedDict):
+    """The columns that every projected row has."""
+
+    account: str | None
+    created_at: datetime
+    updated_at: datetime
+    event_id: str
+    version: str
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """What Stripe said about an object, and when."""
+
+    event_id: str
+    type: str
+    account: str | None
+    occurred_at: int
+    """Unix seconds."""
+    occurred: datetime
+    """The same as an instant."""
+    object: Fields
+
+    @property
+    def is_creation(self) -> bool:
+        """The event tells of the object's first state."""
+        return self.type.endswith(".created")
+
+    @property
+    def is_deletion(self) -> bool:
+        """The event tells of the object's end."""
+        return self.type.endswith(".deleted")
+
+    def stamp(self, created_at: datetime | None, *, stage: Stage, rank: int) -> Stamp:
+        """Date a snapshot of this event; an object that does not say when it was created was created by now."""
+        return {
+            "account": self.account,
+            "created_at": self.occurred if created_at is None else created_at,
+            "updated_at": self.occurred,
+            "event_id": self.event_id,
+            "version": version(stage=stage, occurred_at=self.occurred_at, rank=rank, event_id=self.event_id),
+        }
+
+
+def parse_event(event: Mapping[str, object]) -> Event:
+    """Read the envelope of a snapshot event, or raise ProjectionError."""
+    data = event.get("data")
+    inside = data.get("object") if isinstance(data, dict) else None
+    if not isinstance(inside, dict):
+        raise ProjectionError(reason="it carries no object")
+    occurred_at = required(seconds(event, "created"), "created")
+    return Event(
+        event_id=required(reference(event, "id"), "id"),
+        type=required(text(event, "type"), "type"),
+        account=reference(event, "account"),
+        occurred_at=occurred_at,
+        occurred=from_seconds(occurred_at),
+        object=inside,
+    )

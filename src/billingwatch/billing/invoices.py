@@ -1,0 +1,146 @@
+"""Invoices, and the payments that are known to have paid them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from billingwatch.billing.charges import read_charge
+from billingwatch.billing.events import Event
+from billingwatch.billing.rows import Invoice, Json, Row
+from billingwatch.billing.shapes import (
+    INTEGER_MAX,
+    Fields,
+    currency,
+    entries,
+    flag,
+    identity,
+    instant,
+    reference,
+    required,
+    seconds,
+    section,
+    text,
+    whole,
+)
+from billingwatch.billing.versions import Stage, place, rank
+
+STATES = ("unknown", "draft", "open", "uncollectible", "paid", "void", "deleted")
+FINAL = frozenset({"paid", "void", "deleted"})
+ATTEMPTS_MAX, PAID_MAX = 999, 10**13 - 1  # the parts of a rank's progress that count attempts and paid minor units
+
+
+def read_invoice(event: Event, invoice: Fields) -> list[Row]:
+    """Read an invoice, and its charge where that is expanded. A preview of one that does not exist yet is nothing."""
+    if event.type == "invoice.upcoming":
+        return []
+    status = _status(event, invoice)
+    row = _row(event, invoice, status=status, payment_ids=set(_payment_ids(invoice)), stage=Stage.FINAL if status in FINAL else Stage.LIVE)
+    charge = section(invoice, "charge")
+    return [row, *(read_charge(event, charge) if charge.get("object") == "charge" else [])]
+
+
+def read_invoice_payment(event: Event, payment: Fields) -> list[Row]:
+    """Read which payment belongs to which invoice, as an invoice of which nothing else is known."""
+    payment_ids = set(_paying(payment))
+    if not payment_ids:
+        return []
+    known = {
+        "id": required(reference(payment, "invoice"), "invoice"),
+        "currency": currency(payment),
+        "created": seconds(payment, "created"),
+    }
+    return [_row(event, known, status="unknown", payment_ids=payment_ids, stage=Stage.HEARD_OF)]
+
+
+def _row(event: Event, invoice: Fields, *, status: str, payment_ids: set[str], stage: Stage) -> Invoice:
+    transitions = section(invoice, "status_transitions")
+    attempts, paid = whole(invoice, "attempt_count", INTEGER_MAX), whole(invoice, "amount_paid")
+    progress = min(attempts or 0, ATTEMPTS_MAX) * (PAID_MAX + 1) + min(max(paid or 0, 0), PAID_MAX)
+    return Invoice(
+        invoice_id=identity(invoice),
+        customer_id=reference(invoice, "customer") or reference(invoice, "customer_account"),
+        subscription_id=_subscription(invoice),
+        number=text(invoice, "number"),
+        status=status,
+        billing_reason=text(invoice, "billing_reason"),
+        collection_method=text(invoice, "collection_method"),
+        currency=currency(invoice),
+        total=whole(invoice, "total"),
+        subtotal=whole(invoice, "subtotal"),
+        amount_due=whole(invoice, "amount_due"),
+        amount_paid=paid,
+        amount_remaining=whole(invoice, "amount_remaining"),
+        starting_balance=whole(invoice, "starting_balance"),
+        ending_balance=whole(invoice, "ending_balance"),
+        attempt_count=attempts,
+        next_payment_attempt_at=instant(invoice, "next_payment_attempt"),
+        period_start_at=instant(invoice, "period_start"),
+        period_end_at=instant(invoice, "period_end"),
+        due_at=instant(invoice, "due_date"),
+        finalized_at=instant(transitions, "finalized_at") or instant(invoice, "finalized_at"),
+        paid_at=instant(transitions, "paid_at"),
+        voided_at=instant(transitions, "voided_at"),
+        payment_ids=sorted(payment_ids),
+        lines=[_line(line) for line in entries(invoice, "lines")] if invoice.get("lines") is not None else None,
+        **event.stamp(
+            instant(invoice, "created") or instant(invoice, "date"),  # `date` until 2019
+            stage=stage,
+            rank=rank(first=event.is_creation, state=place(status, STATES), progress=progress),
+        ),
+    )
+
+
+def _status(event: Event, invoice: Fields) -> str:
+    if event.is_deletion or flag(invoice, "deleted"):
+        return "deleted"
+    status = text(invoice, "status")
+    if status is not None:
+        return status
+    # Until 2018 booleans said it.
+    if flag(invoice, "paid"):
+        return "paid"
+    if flag(invoice, "forgiven"):
+        return "uncollectible"
+    return "open" if flag(invoice, "attempted") or flag(invoice, "closed") else "draft"
+
+
+def _subscription(invoice: Fields) -> str | None:
+    details = section(section(invoice, "parent"), "subscription_details")
+    found = reference(invoice, "subscription") or reference(details, "subscription")
+    if found is None and (text(invoice, "billing_reason") or "").startswith("subscription"):
+        # Old endpoints get null for invoices of the new kind; their lines still tell.
+        return next((on_line for line in entries(invoice, "lines") if (on_line := _line_subscription(line))), None)
+    return found
+
+
+def _line_subscription(line: Fields) -> str | None:
+    return reference(line, "subscription") or reference(section(section(line, "parent"), "subscription_item_details"), "subscription")
+
+
+def _payment_ids(invoice: Fields) -> Iterator[str]:
+    yield from filter(None, (reference(invoice, "charge"), reference(invoice, "payment_intent")))
+    for payment in entries(invoice, "payments"):
+        yield from _paying(payment)
+
+
+def _paying(payment: Fields) -> Iterator[str]:
+    if text(payment, "status") == "canceled":
+        return
+    paid_by = section(payment, "payment")
+    yield from filter(None, (reference(paid_by, name) for name in ("charge", "payment_intent", "payment_record")))
+
+
+def _line(line: Fields) -> Json:
+    parent = section(line, "parent")
+    details = section(parent, text(parent, "type") or "")
+    period, price = section(line, "period"), section(section(line, "pricing"), "price_details")
+    proration = flag(line, "proration")
+    return {
+        "price_id": reference(price, "price") or reference(line, "price") or reference(line, "plan"),
+        "amount": whole(line, "amount"),
+        "quantity": whole(line, "quantity"),
+        "proration": bool(flag(details, "proration") if proration is None else proration),
+        "subscription_item_id": reference(line, "subscription_item") or reference(details, "subscription_item"),
+        "period_start": seconds(period, "start"),
+        "period_end": seconds(period, "end"),
+    }

@@ -1,0 +1,152 @@
+"""Subscriptions: what is sold, for which period, and what that is worth in a month."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+
+from billingwatch.billing.events import Event
+from billingwatch.billing.rows import Json, Row, Subscription
+from billingwatch.billing.shapes import (
+    BIGINT_MAX,
+    Fields,
+    ProjectionError,
+    currency,
+    decimal,
+    entries,
+    flag,
+    from_seconds,
+    identity,
+    instant,
+    reference,
+    required,
+    seconds,
+    section,
+    text,
+    whole,
+)
+from billingwatch.billing.versions import Stage, place, rank
+
+STATES = ("incomplete", "trialing", "active", "past_due", "unpaid", "paused", "canceled", "incomplete_expired")
+FINAL = frozenset({"canceled", "incomplete_expired"})
+PER_MONTH = {"day": Fraction(365, 12), "week": Fraction(365, 84), "month": Fraction(1), "year": Fraction(1, 12)}
+
+
+def read_subscription(event: Event, subscription: Fields) -> list[Row]:
+    """Read a subscription with its items."""
+    status = required(text(subscription, "status"), "status")
+    items = list(entries(subscription, "items")) or _only_item(subscription)
+    period_start, period_end = _earliest(subscription, items, "current_period_start"), _earliest(subscription, items, "current_period_end")
+    canceled_at = seconds(subscription, "canceled_at")
+    listed_all = not flag(section(subscription, "items"), "has_more")
+    return [
+        Subscription(
+            subscription_id=identity(subscription),
+            customer_id=reference(subscription, "customer") or reference(subscription, "customer_account"),
+            status=status,
+            collection_method=text(subscription, "collection_method"),
+            currency=currency(subscription) or next((code for item in items if (code := currency(_price(item)))), None),
+            items=[_item(item) for item in items],
+            mrr=_mrr(items) if listed_all else None,
+            period_start_at=None if period_start is None else from_seconds(period_start),
+            period_end_at=None if period_end is None else from_seconds(period_end),
+            billing_cycle_anchor_at=instant(subscription, "billing_cycle_anchor"),
+            trial_end_at=instant(subscription, "trial_end"),
+            cancel_at_period_end=bool(flag(subscription, "cancel_at_period_end")),
+            cancel_at=instant(subscription, "cancel_at"),
+            canceled_at=None if canceled_at is None else from_seconds(canceled_at),
+            ended_at=instant(subscription, "ended_at"),
+            collection_paused=subscription.get("pause_collection") is not None,
+            discounted=any(_discounted(sold) for sold in (subscription, *items)),
+            default_payment_method_id=reference(subscription, "default_payment_method") or reference(subscription, "default_source"),
+            **event.stamp(
+                instant(subscription, "created") or instant(subscription, "start"),  # `created` came later than subscriptions did
+                stage=Stage.FINAL if event.is_deletion or status in FINAL else Stage.LIVE,
+                rank=rank(
+                    first=event.is_creation,
+                    state=place(status, STATES),
+                    progress=max(period_start or 0, canceled_at or 0),
+                ),
+            ),
+        )
+    ]
+
+
+def _only_item(subscription: Fields) -> list[Fields]:
+    return [{"plan": subscription["plan"], "quantity": subscription.get("quantity")}] if section(subscription, "plan") else []
+
+
+def _earliest(subscription: Fields, items: Iterable[Fields], name: str) -> int | None:
+    on_items = [value for item in items if (value := seconds(item, name)) is not None]
+    return min(on_items, default=seconds(subscription, name))
+
+
+def _discounted(sold: Fields) -> bool:
+    return bool(sold.get("discount") or sold.get("discounts"))
+
+
+def _price(item: Fields) -> Fields:
+    return section(item, "price") or section(item, "plan")
+
+
+def _recurring(price: Fields) -> Fields:
+    return section(price, "recurring") or price  # a plan says it at its own top level
+
+
+def _unit_amount(price: Fields) -> int | None:
+    named = whole(price, "unit_amount")
+    return whole(price, "amount") if named is None else named
+
+
+def _item(item: Fields) -> Json:
+    price = _price(item)
+    recurring = _recurring(price)
+    return {
+        "item_id": reference(item, "id"),
+        "price_id": reference(item, "price") or reference(item, "plan"),
+        "unit_amount": _unit_amount(price),
+        "quantity": whole(item, "quantity"),
+        "interval": text(recurring, "interval"),
+        "interval_count": whole(recurring, "interval_count"),
+        "usage_type": text(recurring, "usage_type"),
+        "period_start": seconds(item, "current_period_start"),
+        "period_end": seconds(item, "current_period_end"),
+    }
+
+
+def _mrr(items: Iterable[Fields]) -> int | None:
+    monthly = [_monthly(item) for item in items if text(_recurring(_price(item)), "usage_type") != "metered"]
+    if not monthly or None in monthly:
+        return None
+    total = round(sum(filter(None, monthly), Fraction(0)))
+    if abs(total) > BIGINT_MAX:
+        raise ProjectionError(reason="the monthly amount is beyond what can be stored")
+    return total
+
+
+def _monthly(item: Fields) -> Fraction | None:
+    price = _price(item)
+    recurring = _recurring(price)
+    per_month = PER_MONTH.get(text(recurring, "interval") or "")
+    unit = _unit_amount_exactly(price)
+    if per_month is None or unit is None or text(price, "billing_scheme") == "tiered":
+        return None
+    quantity, count = whole(item, "quantity"), whole(recurring, "interval_count")
+    packages = _packages(price, 1 if quantity is None else quantity)
+    return unit * packages * per_month / max(1 if count is None else count, 1)
+
+
+def _unit_amount_exactly(price: Fields) -> Fraction | None:
+    for name in ("unit_amount_decimal", "amount_decimal"):
+        if (exact := decimal(price, name)) is not None:
+            return exact
+    rounded = _unit_amount(price)
+    return None if rounded is None else Fraction(rounded)
+
+
+def _packages(price: Fields, quantity: int) -> int:
+    transform = section(price, "transform_quantity")
+    size = whole(transform, "divide_by")
+    if not size or size < 0:
+        return quantity
+    return -(-quantity // size) if text(transform, "round") == "up" else quantity // size

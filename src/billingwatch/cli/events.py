@@ -1,0 +1,47 @@
+"""`billingwatch events`: events that could not be projected."""
+
+from __future__ import annotations
+
+import rich_click as click
+
+from billingwatch.cli.output import print_json, print_table, talk
+from billingwatch.cli.session import Session, run_session
+from billingwatch.clock import utc_now
+from billingwatch.tenancy.provision import find_tenant
+from billingwatch.visit import DeadLetter, list_dead_letters, retry_dead_letters
+
+
+@click.group()
+def events() -> None:
+    """See and retry events that could not be projected."""
+
+
+@events.command()
+@click.argument("tenant")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def failed(tenant: str, *, as_json: bool) -> None:
+    """List TENANT's events that could not be projected, with the reason."""
+
+    async def work(session: Session) -> list[DeadLetter]:
+        found = await find_tenant(session.control, tenant)
+        return await list_dead_letters(session.control, found.tenant_id)
+
+    letters = run_session(work)
+    if as_json:
+        print_json(letters)
+        return
+    print_table(["event", "failed", "error"], [(letter.event_id, letter.failed_at, letter.error) for letter in letters])
+
+
+@events.command()
+@click.argument("tenant")
+@click.argument("event_id", required=False)
+def retry(tenant: str, event_id: str | None) -> None:
+    """Queue TENANT's failed events, or one of them, for another try by the running service."""
+
+    async def work(session: Session) -> int:
+        found = await find_tenant(session.control, tenant)
+        return await retry_dead_letters(session.control, found.tenant_id, event_id, as_of=utc_now())
+
+    count = run_session(work)
+    talk.print(f"{count} events queued")

@@ -1,0 +1,59 @@
+"""`billingwatch replay`: feed a file of events to a tenant."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import BinaryIO
+
+import msgspec
+import rich_click as click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from billingwatch.cli.output import print_json, talk
+from billingwatch.cli.session import Session, run_session
+from billingwatch.clock import utc_now
+from billingwatch.replay import Replay, Replayed, split_events
+from billingwatch.tenancy.registry import load_tenant
+
+REFUSED_SHOWN = 10
+
+
+@click.command()
+@click.argument("tenant")
+@click.argument("file", type=click.File("rb"))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def replay(tenant: str, file: BinaryIO, *, as_json: bool) -> None:
+    """Feed FILE to TENANT through record, project and detect.
+
+    FILE holds one event per line, as `billingwatch simulate` writes it, or an exported list; `-` is stdin. Events that the tenant has
+    already are left as they are, so a replay can be repeated.
+    """
+    events = split_events(file.read())
+    began = time.monotonic()
+
+    async def work(session: Session) -> Replayed:
+        found = await load_tenant(session.control, session.seal, tenant)
+        columns = (TextColumn("replaying"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+        with Progress(*columns, console=talk) as progress:
+            task = progress.add_task("", total=len(events), rate="")
+
+            def show(state: Replayed) -> None:
+                rate = f"{state.read / (time.monotonic() - began):,.0f} events/s"
+                progress.update(task, completed=min(state.read, len(events)), rate=rate)
+
+            return await Replay(session.dsn, found, utc_now).run(events, show)
+
+    done = run_session(work)
+    seconds = time.monotonic() - began
+    if as_json:
+        print_json({**msgspec.structs.asdict(done), "seconds": round(seconds, 3), "events_per_second": round(done.read / seconds, 1)})
+    else:
+        talk.print(
+            f"{done.recorded:,} recorded, {done.duplicates:,} known before, {done.ignored:,} of the other mode or thin, "
+            f"{done.dead:,} not projectable, {len(done.refused):,} refused; {done.read / seconds:,.0f} events/s"
+        )
+        for refused in done.refused[:REFUSED_SHOWN]:
+            talk.print(f"entry {refused.number}: {refused.reason}", markup=False)
+    if done.refused:
+        sys.exit(1)

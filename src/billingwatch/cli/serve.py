@@ -1,0 +1,97 @@
+"""`billingwatch serve`: the HTTP service, with the processor inside or beside it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import rich_click as click
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from billingwatch.app import create_app
+from billingwatch.cli.output import talk
+from billingwatch.errors import InputInvalid
+from billingwatch.postgres.database import open_database
+from billingwatch.settings import load_settings
+
+SHUTDOWN_SECONDS = 20  # what requests in flight get before they are cut off
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, envvar="BILLINGWATCH_CLI_HOST", help="Address to listen on.")
+@click.option(
+    "--port",
+    default=8000,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    envvar="BILLINGWATCH_CLI_PORT",
+    help="Port; 0 takes a free one.",
+)
+@click.option(
+    "--workers", default=1, show_default=True, type=click.IntRange(1, 64), envvar="BILLINGWATCH_CLI_WORKERS", help="Server processes."
+)
+@click.option("--no-worker", is_flag=True, help="Do not process events here; run `billingwatch worker` elsewhere.")
+def serve(host: str, port: int, workers: int, *, no_worker: bool) -> None:
+    """Receive webhooks, serve the API, and process events unless `--no-worker`."""
+    settings = load_settings()
+    listener = _listen(host, port)
+    with open_database(settings) as database, database.kept_up():
+        talk.print(f"listening on http://{_authority(listener)}", markup=False)
+        if workers == 1:
+            config = _config(create_app(settings, database.dsn, processing=not no_worker))
+            server = uvicorn.Server(config)
+            server.run(sockets=[listener])
+            if not server.started:
+                sys.exit(1)
+        else:
+            _serve_with_many(listener, workers, processing=not no_worker)
+
+
+def _serve_with_many(listener: socket.socket, workers: int, *, processing: bool) -> None:
+    shared = Path(tempfile.mkdtemp(prefix="billingwatch-metrics-"))
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(shared)  # how the processes' counters become one
+    worker = subprocess.Popen([sys.executable, "-m", "billingwatch", "worker"]) if processing else None
+    try:
+        config = _config("billingwatch.app:create_app_of_worker", factory=True, workers=workers)
+        Multiprocess(config, sockets=[listener]).run()
+    finally:
+        if worker is not None:
+            worker.send_signal(signal.SIGTERM)
+            worker.wait()
+        shutil.rmtree(shared, ignore_errors=True)
+
+
+def _config(app: object, **options: object) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        lifespan="on",
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        raise InputInvalid(reason=f"cannot listen on {host}:{port}: {error.strerror}", hint="choose another --port") from error
+    listener.set_inheritable(True)
+    return listener
+
+
+def _authority(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

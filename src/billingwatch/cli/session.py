@@ -1,0 +1,57 @@
+"""What a command works with: the settings, the database for as long as the command runs, one control connection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import msgspec
+
+from billingwatch.postgres.connections import ControlConnection, open_connection
+from billingwatch.postgres.database import Database, open_database
+from billingwatch.settings import Settings, load_settings
+from billingwatch.tenancy.migrate import ensure_control_plane
+from billingwatch.tenancy.sealing import Seal, open_seal
+
+T = TypeVar("T")
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """One command's way to the database."""
+
+    settings: Settings
+    database: Database
+    control: ControlConnection
+
+    @property
+    def dsn(self) -> str:
+        return self.database.dsn
+
+    @property
+    def seal(self) -> Seal:
+        return open_seal(self.settings)
+
+
+def run_session(work: Callable[[Session], Awaitable[T]], *, upgrade: bool = False) -> T:
+    """Open the database, run `work` with it, close it; the embedded server is stopped again if nobody else uses it."""
+    settings = load_settings()
+    with open_database(settings) as database:
+
+        async def run() -> T:
+            async with _connected(settings, database, upgrade=upgrade) as session:
+                return await work(session)
+
+        return asyncio.run(run())
+
+
+@asynccontextmanager
+async def _connected(settings: Settings, database: Database, *, upgrade: bool) -> AsyncIterator[Session]:
+    connection = await open_connection(database.dsn, "billingwatch cli", statement_timeout=3600)
+    try:
+        control = ControlConnection(connection)
+        await ensure_control_plane(control, upgrade=upgrade)
+        yield Session(settings=settings, database=database, control=control)
+    finally:
+        await connection.close()

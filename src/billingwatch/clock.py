@@ -1,0 +1,9 @@
+"""The one place that asks what time it is; everything else is handed `as_of`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,2 @@
+-- pending --
+SELECT EXISTS (SELECT FROM control.pending_events);

@@ -1,0 +1,21 @@
+-- candidates --
+SELECT FROM invoices AS i WHERE i.created_at BETWEEN look.since AND look.until AND i.total < 0
+
+-- incidents --
+-- $1 since, $2 until, $3 minimum amount.
+SELECT coalesce(i.account, '') AS account, i.invoice_id, i.number, i.status, i.customer_id, i.subscription_id, i.billing_reason, i.currency,
+       i.total, i.created_at, i.finalized_at, i.event_id,
+       CASE WHEN i.status IN ('void', 'deleted') THEN coalesce(i.voided_at, i.updated_at) END AS withdrawn_at
+FROM invoices AS i
+WHERE i.created_at BETWEEN $1 AND $2
+  AND i.total <= -$3::bigint
+  AND i.currency IS NOT NULL
+  AND (i.status IN ('open', 'paid', 'uncollectible') OR i.finalized_at IS NOT NULL AND i.status IN ('void', 'deleted'))
+  AND i.billing_reason IS DISTINCT FROM 'subscription_update'
+  -- The credit of a downgrade may wait for the next renewal: what is left without prorations is then no credit.
+  AND i.total - (
+      SELECT coalesce(sum((line.item ->> 'amount')::bigint), 0)
+      FROM jsonb_array_elements(CASE jsonb_typeof(i.lines) WHEN 'array' THEN i.lines END) AS line (item)
+      WHERE (line.item ->> 'proration')::boolean
+  ) < 0
+ORDER BY i.created_at, i.invoice_id

@@ -1,0 +1,15 @@
+-- stirred --
+-- One round trip tells which of the given ranges are worth judging: those that a stored anomaly overlaps or where something anomalous
+-- can be. The engine puts the detectors' own candidates in place of the marker. `touched` bounds the anomalies that may be continued.
+SELECT look.number, touched.since, touched.until
+FROM unnest($1::int[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::interval[]) AS look (number, detector, since, until, quiet)
+CROSS JOIN LATERAL (
+    SELECT min(a.opened_at) AS since, max(a.last_seen_at) AS until,
+           bool_or(a.opened_at <= look.until AND a.last_seen_at >= look.since) AS overlapping
+    FROM anomalies AS a
+    WHERE a.detector = look.detector
+      AND a.last_seen_at >= look.since - look.quiet
+      AND a.opened_at <= look.until + look.quiet
+      AND a.resolution IS DISTINCT FROM 'retracted'
+) AS touched
+WHERE touched.overlapping OR CASE look.detector /* candidates */ END;

@@ -1,0 +1,58 @@
+"""Looks: which ranges of event time a detector judges again because rows changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from billingwatch.billing.store import Change
+from billingwatch.detection.detector import Detector, Thresholds
+
+BEGINNING, END = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+
+
+class Span(msgspec.Struct, frozen=True, kw_only=True, order=True):
+    """A range of event time, both ends included."""
+
+    since: datetime
+    until: datetime
+
+    def touches(self, since: datetime, until: datetime) -> bool:
+        """Share an instant with another range."""
+        return self.since <= until and since <= self.until
+
+    def widened(self, by: timedelta) -> Span:
+        """Add the same to both ends."""
+        return Span(since=shift(self.since, -by), until=shift(self.until, by))
+
+    def joined(self, other: Span) -> Span:
+        """Cover both."""
+        return Span(since=min(self.since, other.since), until=max(self.until, other.until))
+
+
+def shift(instant: datetime, by: timedelta) -> datetime:
+    """Add, staying within the years that a datetime knows: a test clock may stand at the end of them."""
+    try:
+        return instant + by
+    except OverflowError:
+        return END if by > timedelta(0) else BEGINNING
+
+
+def looks_of(detector: Detector[Any], changes: Iterable[Change], thresholds: Thresholds) -> list[Span]:
+    """Span the verdicts that the changes can affect; few spans, so far apart that no incident begins in one and goes on in another."""
+    spans = []
+    for change in changes:
+        watch = detector.watches.get(change.table)
+        if watch is not None and (change.inserted or not watch.columns.isdisjoint(change.columns)):
+            spans.append(Span(since=change.created_at, until=shift(change.created_at, watch.reach(thresholds))))
+    quiet = detector.quiet(thresholds)
+    merged: list[Span] = []
+    for span in sorted(spans):
+        if merged and span.since <= shift(merged[-1].until, quiet):
+            merged[-1] = merged[-1].joined(span)
+        else:
+            merged.append(span)
+    return merged

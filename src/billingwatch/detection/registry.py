@@ -1,0 +1,14 @@
+"""Every detector there is, by name. Documentation, the API and settings are made from this."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from billingwatch.detection.detector import Detector
+from billingwatch.detection.detectors import charge_failure_spike, duplicate_charge, fraud_spike, negative_invoice
+
+DETECTORS: Mapping[str, Detector[Any]] = MappingProxyType(
+    {module.DETECTOR.name: module.DETECTOR for module in (charge_failure_spike, duplicate_charge, fraud_spike, negative_invoice)}
+)

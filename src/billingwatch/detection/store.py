@@ -1,0 +1,153 @@
+"""The anomalies table: the one module that writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Literal, TypeAlias
+from uuid import UUID
+
+import msgspec
+
+from billingwatch.detection.detector import Severity
+from billingwatch.errors import AnomalyClosed, AnomalyNotFound
+from billingwatch.postgres.connections import TenantConnection
+from billingwatch.postgres.statements import load_statements
+
+sql = load_statements(__file__, "store.sql")
+
+Status: TypeAlias = Literal["open", "acknowledged", "resolved", "false_positive"]
+Resolution: TypeAlias = Literal["automatic", "manual", "retracted"]
+
+
+class Anomaly(msgspec.Struct, frozen=True, kw_only=True):
+    """What was seen, as it is stored."""
+
+    anomaly_id: UUID
+    detector: str
+    subject: str
+    fingerprint: str
+    status: Status
+    severity: Severity
+    summary: str
+    opened_at: datetime
+    last_seen_at: datetime
+    resolved_at: datetime | None
+    resolution: Resolution | None
+    detected_at: datetime
+    updated_at: datetime
+    acknowledged_at: datetime | None
+    reason: str | None
+    amounts: dict[str, int]
+    """At risk, in minor units per currency."""
+    evidence: dict[str, Any]
+
+    @property
+    def retracted(self) -> bool:
+        """Later events explained it: it never was."""
+        return self.resolution == "retracted"
+
+    @property
+    def closed_by_person(self) -> bool:
+        """A person's word stands whatever the events say."""
+        return self.status == "false_positive" or self.resolution == "manual"
+
+
+class AnomalyFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which anomalies a page shows; `after` is (opened_at, anomaly_id) of the last one of the page before."""
+
+    status: Status | None = None
+    severity: Severity | None = None
+    detector: str | None = None
+    since: datetime | None = None
+    """`since` and `until` bound `opened_at`; `until` is exclusive."""
+    until: datetime | None = None
+    retracted: bool = False
+    """Show what later events explained, too."""
+    after: tuple[datetime, UUID] | None = None
+
+
+class Settled(msgspec.Struct, frozen=True, kw_only=True):
+    """An anomaly that time ended."""
+
+    anomaly_id: UUID
+    detector: str
+    severity: Severity
+    status: Status
+    resolution: Resolution | None
+
+
+async def list_anomalies(tenant: TenantConnection, wanted: AnomalyFilter, *, limit: int) -> list[Anomaly]:
+    """Newest first."""
+    opened_at, anomaly_id = wanted.after or (None, None)
+    rows = await tenant.fetch(
+        sql["list_anomalies"],
+        wanted.status,
+        wanted.severity,
+        wanted.detector,
+        wanted.since,
+        wanted.until,
+        wanted.retracted,
+        opened_at,
+        anomaly_id,
+        limit,
+    )
+    return [Anomaly(**dict(row)) for row in rows]
+
+
+async def get_anomaly(tenant: TenantConnection, anomaly_id: UUID) -> Anomaly:
+    """One anomaly; AnomalyNotFound."""
+    row = await tenant.fetchrow(sql["get_anomaly"], anomaly_id)
+    if row is None:
+        raise AnomalyNotFound(anomaly_id=anomaly_id)
+    return Anomaly(**dict(row))
+
+
+async def acknowledge(tenant: TenantConnection, anomaly_id: UUID, *, reason: str | None, as_of: datetime) -> Anomaly:
+    """Somebody takes care of it; AnomalyNotFound, AnomalyClosed."""
+    return await _close(tenant, "acknowledge", "acknowledged", anomaly_id, reason, as_of)
+
+
+async def resolve(tenant: TenantConnection, anomaly_id: UUID, *, reason: str | None, as_of: datetime) -> Anomaly:
+    """A person says that it is over; it stays so. AnomalyNotFound, AnomalyClosed."""
+    return await _close(tenant, "resolve", "resolved", anomaly_id, reason, as_of)
+
+
+async def mark_false_positive(tenant: TenantConnection, anomaly_id: UUID, *, reason: str | None, as_of: datetime) -> Anomaly:
+    """A person says that nothing was wrong, even of what is over; it stays so. AnomalyNotFound, AnomalyClosed."""
+    return await _close(tenant, "mark_false_positive", "false_positive", anomaly_id, reason, as_of)
+
+
+async def _close(
+    tenant: TenantConnection, statement: str, wanted: Status, anomaly_id: UUID, reason: str | None, as_of: datetime
+) -> Anomaly:
+    tag = await tenant.execute(sql[statement], anomaly_id, as_of, reason)
+    anomaly = await get_anomaly(tenant, anomaly_id)
+    if tag == "UPDATE 0":
+        raise AnomalyClosed(anomaly_id=anomaly_id, status=anomaly.status, wanted=wanted)
+    return anomaly
+
+
+async def lock_anomalies(
+    tenant: TenantConnection, detector: str, fingerprints: Sequence[str], *, since: datetime, until: datetime
+) -> list[Anomaly]:
+    """Anomalies of a detector that touch a time range or hold one of the fingerprints, oldest first, locked until the transaction ends."""
+    rows = await tenant.fetch(sql["lock_anomalies"], detector, fingerprints, since, until)
+    return [Anomaly(**dict(row)) for row in rows]
+
+
+async def put_anomalies(tenant: TenantConnection, anomalies: Sequence[Anomaly]) -> None:
+    """Insert, or replace what history says; what a person said is left alone."""
+    await tenant.executemany(sql["put_anomaly"], [msgspec.structs.astuple(anomaly) for anomaly in anomalies])
+
+
+async def settle_anomalies(tenant: TenantConnection, quiet: dict[str, timedelta], *, as_of: datetime) -> list[Settled]:
+    """Resolve what has been quiet for long enough; `quiet` is per detector."""
+    rows = await tenant.fetch(sql["settle_anomalies"], list(quiet), list(quiet.values()), as_of)
+    return [Settled(**dict(row)) for row in rows]
+
+
+async def next_settlement(tenant: TenantConnection, quiet: dict[str, timedelta]) -> datetime | None:
+    """When the next open anomaly of these detectors will have been quiet for long enough."""
+    instant: datetime | None = await tenant.fetchval(sql["next_settlement"], list(quiet), list(quiet.values()))
+    return instant

@@ -1,0 +1,152 @@
+"""Errors that a person sees: one tree; the class docstring is the message, facts are keyword arguments and attributes.
+
+BillingWatchError
+├── SettingsInvalid
+├── DatabaseUnavailable · PostgresUnusable · SchemaOutdated
+├── TenantNotFound · TenantNameTaken · TenantNameInvalid · TenantSuspended
+├── SecretInvalid · SecretsFull · SecretNotFound · SecretKeyUnusable
+├── EventNotFound · AnomalyNotFound · AnomalyClosed · AnalystNotFound · AnalystsNotPermitted · AnalystRemains
+├── SignatureInvalid · EventMalformed · TenantUnconfigured · RateLimited · Overloaded
+├── Unauthenticated
+└── InputInvalid
+"""
+
+from __future__ import annotations
+
+import inspect
+
+
+class BillingWatchError(Exception):
+    """Something went wrong."""
+
+    hint: str | None = None
+
+    def __init__(self, *, hint: str | None = None, **facts: object) -> None:
+        self.facts = facts
+        for name, value in facts.items():
+            setattr(self, name, value)
+        if hint is not None:
+            self.hint = hint
+        super().__init__((inspect.getdoc(type(self)) or "").format_map(facts))
+
+
+class SettingsInvalid(BillingWatchError):
+    """settings are invalid: {faults}"""
+
+
+class DatabaseUnavailable(BillingWatchError):
+    """the database is unavailable: {reason}"""
+
+
+class PostgresUnusable(BillingWatchError):
+    """the embedded PostgreSQL cannot run: {reason}"""
+
+
+class SchemaOutdated(BillingWatchError):
+    """the database is not at the revision that this release needs: {reason}"""
+
+    hint = "run `billingwatch migrate`"
+
+
+class TenantNotFound(BillingWatchError):
+    """there is no tenant `{name}`"""
+
+    hint = "run `billingwatch tenants list`"
+
+
+class TenantNameTaken(BillingWatchError):
+    """a tenant `{name}` exists already"""
+
+    def __init__(self, *, name: str) -> None:
+        super().__init__(name=name, hint=f"choose another name, or see `billingwatch tenants show {name}`")
+
+
+class TenantNameInvalid(BillingWatchError):
+    """`{name}` cannot be a tenant's name"""
+
+    hint = "use 1 to 63 letters, digits, `-` and `_`, beginning with a letter or a digit"
+
+
+class TenantSuspended(BillingWatchError):
+    """the tenant is suspended"""
+
+
+class SecretInvalid(BillingWatchError):
+    """the signing secret must be the whole `whsec_…` text that Stripe shows"""
+
+
+class SecretsFull(BillingWatchError):
+    """tenant `{name}` has two signing secrets already"""
+
+    hint = "remove the older one with `billingwatch tenants secret remove`"
+
+
+class SecretNotFound(BillingWatchError):
+    """tenant `{name}` has no signing secret `{secret_id}`"""
+
+    hint = "run `billingwatch tenants secret list`"
+
+
+class SecretKeyUnusable(BillingWatchError):
+    """signing secrets cannot be decrypted: {reason}"""
+
+    hint = "set BILLINGWATCH_SECRET_KEY to the key that this database was set up with"
+
+
+class SignatureInvalid(BillingWatchError):
+    """the Stripe-Signature header does not match the body, this endpoint or the time"""
+
+
+class EventMalformed(BillingWatchError):
+    """the body is not a Stripe event: {reason}"""
+
+
+class TenantUnconfigured(BillingWatchError):
+    """this endpoint has no signing secret yet"""
+
+
+class RateLimited(BillingWatchError):
+    """this endpoint receives more events than its rate limit admits"""
+
+
+class Overloaded(BillingWatchError):
+    """the event cannot be stored just now: {reason}"""
+
+
+class EventNotFound(BillingWatchError):
+    """there is no event `{event_id}`"""
+
+
+class AnomalyNotFound(BillingWatchError):
+    """there is no anomaly `{anomaly_id}`"""
+
+
+class AnomalyClosed(BillingWatchError):
+    """the anomaly is {status} and cannot become {wanted}"""
+
+
+class AnalystNotFound(BillingWatchError):
+    """there is no analyst `{role}`"""
+
+    hint = "run `billingwatch analysts list`"
+
+
+class AnalystsNotPermitted(BillingWatchError):
+    """the service's database role may not manage analysts: {reason}"""
+
+    hint = "it needs CREATEROLE, and must own the database or hold CONNECT on it WITH GRANT OPTION"
+
+
+class AnalystRemains(BillingWatchError):
+    """`{role}` can log in no more, but it cannot be dropped: {reason}"""
+
+    def __init__(self, *, role: str, reason: str) -> None:
+        super().__init__(role=role, reason=reason, hint=f"run `DROP OWNED BY {role}` there, then revoke it again")
+
+
+class Unauthenticated(BillingWatchError):
+    """send the tenant's API key as `Authorization: Bearer <api key>`"""
+
+
+class InputInvalid(BillingWatchError):
+    """{reason}"""

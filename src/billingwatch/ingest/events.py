@@ -1,0 +1,66 @@
+"""Reading recorded events."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from billingwatch.errors import EventNotFound
+from billingwatch.postgres.connections import TenantConnection
+from billingwatch.postgres.statements import load_statements
+from billingwatch.tenancy.tenants import TenantId
+
+sql = load_statements(__file__, "events.sql")
+
+EventStatus = Literal["pending", "processed", "failed", "ignored", "needs_fetch"]
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """A recorded event without its payload. `error` says why a failed one could not be projected."""
+
+    event_id: str
+    type: str
+    api_version: str | None
+    livemode: bool
+    account: str | None
+    object_id: str | None
+    occurred_at: datetime
+    received_at: datetime
+    deliveries: int
+    status: EventStatus
+    error: str | None
+
+
+class EventWithPayload(Event, frozen=True, kw_only=True):
+    """A recorded event; `payload` is the body as it was signed."""
+
+    payload: msgspec.Raw
+
+
+class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which events a page shows; `after` is (received_at, event_id) of the last one of the page before."""
+
+    type: str | None = None
+    object_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    after: tuple[datetime, str] | None = None
+
+
+async def list_events(connection: TenantConnection, tenant_id: TenantId, wanted: EventFilter, *, limit: int) -> list[Event]:
+    """Newest first."""
+    received_at, event_id = wanted.after or (None, None)
+    rows = await connection.fetch(
+        sql["list_events"], tenant_id, wanted.type, wanted.object_id, wanted.since, wanted.until, received_at, event_id, limit
+    )
+    return [Event(**dict(row)) for row in rows]
+
+
+async def get_event(connection: TenantConnection, tenant_id: TenantId, event_id: str) -> EventWithPayload:
+    """One event; EventNotFound."""
+    row = await connection.fetchrow(sql["get_event"], tenant_id, event_id)
+    if row is None:
+        raise EventNotFound(event_id=event_id)
+    return EventWithPayload(**{**dict(row), "payload": msgspec.Raw(row["payload"].encode())})

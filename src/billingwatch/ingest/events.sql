@@ -1,0 +1,33 @@
+-- list_events --
+-- Newest first; the cursor is (received_at, event_id), so that pages stay stable while events arrive.
+SELECT e.event_id, e.type, e.api_version, e.livemode, e.account, e.object_id, e.occurred_at, e.received_at, e.deliveries,
+       CASE
+           WHEN e.disposition <> 'process' THEN e.disposition
+           WHEN d.event_id IS NOT NULL THEN 'failed'
+           WHEN EXISTS (SELECT FROM control.pending_events AS p WHERE p.tenant_id = $1 AND p.event_id = e.event_id) THEN 'pending'
+           ELSE 'processed'
+       END AS status,
+       d.error
+FROM events AS e
+LEFT JOIN control.dead_letters AS d ON d.tenant_id = $1 AND d.event_id = e.event_id
+WHERE ($2::text IS NULL OR e.type = $2)
+  AND ($3::text IS NULL OR e.object_id = $3)
+  AND ($4::timestamptz IS NULL OR e.received_at >= $4)
+  AND ($5::timestamptz IS NULL OR e.received_at < $5)
+  AND ($6::timestamptz IS NULL OR (e.received_at, e.event_id) < ($6, $7::text))
+ORDER BY e.received_at DESC, e.event_id DESC
+LIMIT $8;
+
+-- get_event --
+SELECT e.event_id, e.type, e.api_version, e.livemode, e.account, e.object_id, e.occurred_at, e.received_at, e.deliveries,
+       CASE
+           WHEN e.disposition <> 'process' THEN e.disposition
+           WHEN d.event_id IS NOT NULL THEN 'failed'
+           WHEN EXISTS (SELECT FROM control.pending_events AS p WHERE p.tenant_id = $1 AND p.event_id = e.event_id) THEN 'pending'
+           ELSE 'processed'
+       END AS status,
+       d.error,
+       e.payload
+FROM events AS e
+LEFT JOIN control.dead_letters AS d ON d.tenant_id = $1 AND d.event_id = e.event_id
+WHERE e.event_id = $2;

@@ -1,0 +1,180 @@
+"""Recording: what waits for a lane is written in one durable call, and each waiting request is answered after its commit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+
+import asyncpg
+import msgspec
+import structlog
+
+from billingwatch.errors import BillingWatchError, DatabaseUnavailable, EventMalformed, Overloaded
+from billingwatch.ingest.envelope import Disposition, Envelope
+from billingwatch.postgres.connections import ControlConnection
+from billingwatch.postgres.statements import load_statements
+from billingwatch.tenancy.lanes import Lane, Lanes, control_plane, lane_number
+from billingwatch.tenancy.tenants import Tenant
+
+log = structlog.get_logger()
+sql = load_statements(__file__, "record.sql")
+
+BATCH_LIMIT = 128  # events per call; bounds how long one commit keeps the first of them waiting
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """A verified event on its way to the tenant's `events`. `signed_at` is None for events that did not come through the webhook."""
+
+    tenant: Tenant
+    envelope: Envelope
+    disposition: Disposition
+    payload: str
+    received_at: datetime
+    signed_at: datetime | None
+
+    @property
+    def key(self) -> tuple[int, str]:
+        return (self.tenant.tenant_id, self.envelope.event_id)
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """One committed event: False in `is_new` when the tenant had it before."""
+
+    is_new: bool
+
+
+class LaneRecorder:
+    """The queue in front of one ingest lane, and the task that empties it."""
+
+    def __init__(self, lane: Lane, *, queue_limit: int, on_recorded: Callable[[Iterable[int]], None] = lambda _: None) -> None:
+        self.lane = lane
+        self.batches = 0
+        self._queue_limit = queue_limit
+        self._on_recorded = on_recorded
+        self._waiting: list[tuple[Delivery, asyncio.Future[Recorded]]] = []
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._task = asyncio.create_task(self._run(), name=f"recorder {lane.name}")
+
+    @property
+    def depth(self) -> int:
+        """Events that wait."""
+        return len(self._waiting)
+
+    async def record(self, delivery: Delivery) -> Recorded:
+        """Return once the event is committed; raise Overloaded when it cannot be, EventMalformed when Postgres refuses its content."""
+        if self._closing:
+            raise Overloaded(reason="the service is shutting down")
+        if len(self._waiting) >= self._queue_limit:
+            raise Overloaded(reason="too many events are waiting")
+        future: asyncio.Future[Recorded] = asyncio.get_running_loop().create_future()
+        self._waiting.append((delivery, future))
+        self._wake.set()
+        return await future
+
+    async def close(self) -> None:
+        """Write what waits, then stop."""
+        self._closing = True
+        self._wake.set()
+        await self._task
+        await self.lane.close()
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            if not self._waiting:
+                if self._closing:
+                    return
+                self._wake.clear()
+                continue
+            batch, self._waiting = self._waiting[:BATCH_LIMIT], self._waiting[BATCH_LIMIT:]
+            await self._write(batch)
+
+    async def _write(self, batch: Sequence[tuple[Delivery, asyncio.Future[Recorded]]]) -> None:
+        self.batches += 1
+        try:
+            await self._record(batch)
+        except DatabaseUnavailable as error:
+            _fail(batch, Overloaded(reason=str(error)))
+        except asyncpg.PostgresError as error:
+            if len(batch) == 1:
+                _fail(batch, _refusal(error))
+                log.warning(
+                    "ingest.event_refused", tenant=batch[0][0].tenant.name, event_id=batch[0][0].envelope.event_id, error=str(error)
+                )
+                return
+            # One event or one tenant spoils the batch: halve it until the culprit stands alone and the others are stored.
+            middle = len(batch) // 2
+            await self._write(batch[:middle])
+            await self._write(batch[middle:])
+        except Exception as error:
+            log.exception("ingest.batch_failed", events=len(batch))
+            _fail(batch, Overloaded(reason=type(error).__name__))
+
+    async def _record(self, batch: Sequence[tuple[Delivery, asyncio.Future[Recorded]]]) -> None:
+        async with control_plane(self.lane) as connection:
+            results = await record_events(connection, [delivery for delivery, _ in batch])
+        self.lane.touched([delivery.tenant.tenant_id for delivery, _ in batch])
+        for (_, future), is_new in zip(batch, results, strict=True):
+            if not future.done():
+                future.set_result(Recorded(is_new))
+        fresh = {delivery.tenant.tenant_id for (delivery, _), is_new in zip(batch, results, strict=True) if is_new}
+        if fresh:
+            self._on_recorded(fresh)
+
+
+class Recorder:
+    """Records events, each tenant's on its own lane and so in the order in which they came."""
+
+    def __init__(self, lanes: Lanes, *, queue_limit: int, on_recorded: Callable[[Iterable[int]], None] = lambda _: None) -> None:
+        self.lanes = [LaneRecorder(lane, queue_limit=queue_limit, on_recorded=on_recorded) for lane in lanes.lanes]
+
+    async def record(self, delivery: Delivery) -> Recorded:
+        return await self.lanes[lane_number(delivery.tenant.tenant_id, len(self.lanes))].record(delivery)
+
+    async def close(self) -> None:
+        await asyncio.gather(*(lane.close() for lane in self.lanes))
+
+
+async def record_events(connection: ControlConnection, deliveries: Sequence[Delivery]) -> list[bool]:
+    """Write deliveries, durable when this returns; tell for each whether it is new. The same event twice is new once."""
+    times: dict[tuple[int, str], int] = {}
+    first: dict[tuple[int, str], Delivery] = {}
+    for delivery in deliveries:
+        times[delivery.key] = times.get(delivery.key, 0) + 1
+        first.setdefault(delivery.key, delivery)
+    # In one order everywhere, so that two processes that record the same events cannot deadlock.
+    keys = sorted(first)
+    rows = [first[key] for key in keys]
+    flags: list[bool] = await connection.fetchval(
+        sql["record_events"],
+        [row.tenant.tenant_id for row in rows],
+        [row.tenant.schema_name for row in rows],
+        [row.envelope.event_id for row in rows],
+        [row.envelope.type for row in rows],
+        [row.envelope.api_version for row in rows],
+        [row.envelope.livemode for row in rows],
+        [row.envelope.account for row in rows],
+        [row.envelope.object_id for row in rows],
+        [row.envelope.occurred_at for row in rows],
+        [row.signed_at for row in rows],
+        [row.received_at for row in rows],
+        [times[key] for key in keys],
+        [row.disposition for row in rows],
+        [row.payload for row in rows],
+    )
+    is_new = dict(zip(keys, flags, strict=True))
+    return [is_new.pop(delivery.key, False) for delivery in deliveries]
+
+
+def _fail(batch: Sequence[tuple[Delivery, asyncio.Future[Recorded]]], error: BillingWatchError) -> None:
+    for _, future in batch:
+        if not future.done():
+            future.set_exception(error)
+
+
+def _refusal(error: asyncpg.PostgresError) -> BillingWatchError:
+    if isinstance(error, asyncpg.DataError):
+        return EventMalformed(reason=error.args[0] if error.args else type(error).__name__)
+    return Overloaded(reason="the tenant's tables are not available")

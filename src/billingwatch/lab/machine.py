@@ -1,0 +1,95 @@
+"""What processes cost, read from /proc; on a system without it the figures are left out."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from pathlib import Path
+
+import msgspec
+
+PROC = Path("/proc")
+MB = 1024  # KB
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_ROLLUP = re.compile(r"^(Rss|Pss|Private_Clean|Private_Dirty):\s+(\d+) kB$", re.MULTILINE)
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the figures come from."""
+
+    system: str
+    cores: int
+    python: str
+
+
+class Memory(msgspec.Struct, frozen=True, kw_only=True):
+    """Megabytes: all pages mapped, these with shared ones divided among their users, and those that nobody shares."""
+
+    rss: float
+    pss: float
+    private: float
+
+
+class _Stat(msgspec.Struct, frozen=True):
+    name: str
+    parent: int
+    seconds: float  # with that of children that ended
+
+
+def this_machine() -> Machine:
+    return Machine(system=f"{platform.system()} {platform.release()} {platform.machine()}", cores=cores(), python=platform.python_version())
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_seconds(pid: int | None) -> float | None:
+    """CPU time that a process and all its descendants have used so far."""
+    stats = {int(entry.name): stat for entry in PROC.glob("[0-9]*") if (stat := _stat(entry)) is not None}
+    if pid is None or pid not in stats:
+        return None
+    family, fresh = {pid}, {pid}
+    while fresh:
+        fresh = {child for child, stat in stats.items() if stat.parent in fresh}
+        family |= fresh
+    return sum(stats[member].seconds for member in family)
+
+
+def memory(pid: int | None) -> Memory | None:
+    """Memory of one process; None where it cannot be read."""
+    try:
+        text = (PROC / str(pid) / "smaps_rollup").read_text(encoding="ascii")
+    except OSError:
+        return None
+    found = {name: int(kilobytes) / MB for name, kilobytes in _ROLLUP.findall(text)}
+    return Memory(rss=round(found["Rss"], 1), pss=round(found["Pss"], 1), private=round(found["Private_Clean"] + found["Private_Dirty"], 1))
+
+
+def parent_named(pid: int, name: str) -> int | None:
+    """The parent of a process, if both are here and bear `name`: a backend's postmaster, when the database is on this machine."""
+    stat = _stat(PROC / str(pid))
+    parent = _stat(PROC / str(stat.parent)) if stat is not None and stat.name == name else None
+    return stat.parent if stat is not None and parent is not None and parent.name == name else None
+
+
+def _stat(process: Path) -> _Stat | None:
+    try:
+        name, _, rest = (process / "stat").read_text(encoding="utf-8", errors="replace").partition("(")[2].rpartition(")")
+    except OSError:
+        return None
+    fields = rest.split()
+    return _Stat(name, int(fields[1]), sum(int(ticks) for ticks in fields[11:15]) / _TICKS)
+
+
+def is_memory_backed(path: Path) -> bool:
+    """Whether files there are lost with the power, so that a durable commit costs nothing."""
+    try:
+        mounts = [line.split() for line in (PROC / "mounts").read_text(encoding="utf-8").splitlines()]
+    except OSError:
+        return False
+    here = [(len(point), kind) for _, point, kind, *_ in mounts if path.resolve().is_relative_to(point)]
+    return max(here, default=(0, ""))[1] in {"tmpfs", "ramfs"}

@@ -1,0 +1,163 @@
+"""One run: a fleet on a stage, phases of load against a server, and what each phase cost."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import asyncpg
+
+from billingwatch.lab.choice import Choice
+from billingwatch.lab.figures import Cost, Figure, Held, Options, Report
+from billingwatch.lab.fleet import Fleet, provision_fleet
+from billingwatch.lab.latency import Latency
+from billingwatch.lab.load import OK, Outcome, Phase
+from billingwatch.lab.load_process import LoadProcess
+from billingwatch.lab.machine import cpu_seconds, is_memory_backed, memory, parent_named, this_machine
+from billingwatch.lab.server import ServerProcess
+from billingwatch.lab.stage import Stage
+from billingwatch.lab.verify import Check
+from billingwatch.postgres.statements import load_statements
+from billingwatch.tenancy.sealing import open_seal
+
+sql = load_statements(__file__, "run.sql")
+
+Say = Callable[[str], None]
+"""Tells the person who waits what goes on."""
+
+SWEEP_SECONDS = 600  # at most; a sweep ends with its last tenant
+SAY_EVERY = 100  # tenants
+
+
+class Run:
+    """Keeps the books: seeds, costs, remarks."""
+
+    def __init__(self, stage: Stage, options: Options, say: Say) -> None:
+        self.stage = stage
+        self.options = options
+        self.say = say
+        self.costs: list[Cost] = []
+        self.remarks: list[str] = []
+        self.postgres_version = ""
+        self._postmaster: int | None = None
+        self._seed = options.seed * 1000
+        if is_memory_backed(stage.directory):
+            self.remarks.append(f"{stage.directory} is in memory, so a durable commit costs nothing here: set TMPDIR to a directory on a disk")
+
+    def provision(self, count: int) -> Fleet:
+        """Provision the tenants, and write back what that made dirty."""
+        return asyncio.run(self._provision(count))
+
+    async def _provision(self, count: int) -> Fleet:
+        began = time.monotonic()
+
+        def made(done: int) -> None:
+            if done % SAY_EVERY == 0 or done == count:
+                self.say(f"provisioned {done:,} of {count:,} tenants, {(time.monotonic() - began) / done * 1000:.1f} ms each")
+
+        async with self.stage.control() as control:
+            fleet = await provision_fleet(control, open_seal(self.stage.settings), count, made)
+            with suppress(asyncpg.InsufficientPrivilegeError):
+                await control.execute(sql["checkpoint"])
+            row = await control.fetchrow(sql["server"])
+        self.postgres_version = row["version"]
+        self._postmaster = parent_named(row["backend"], "postgres")
+        return fleet
+
+    def next_seed(self) -> int:
+        """A seed that no other phase of this run has, so that all events differ."""
+        self._seed += 1
+        return self._seed
+
+    def phase(
+        self, server: ServerProcess, seconds: float, *, choice: Choice | None = None, rate: float | None = None, first: int = 0, last: int | None = None
+    ) -> Phase:
+        """A phase against `server`, tenants drawn as the options say unless `choice` does."""
+        return Phase(
+            port=server.port,
+            seconds=seconds,
+            seed=self.next_seed(),
+            choice=choice or ("zipf" if self.options.zipf else "uniform"),
+            connections=self.options.connections,
+            rate=rate,
+            first=first,
+            last=last,
+        )
+
+    def post(self, name: str, load: LoadProcess, server: ServerProcess, phase: Phase) -> Outcome:
+        """Run a phase, and book what it cost."""
+        with self.booked(name, server) as outcomes:
+            outcomes.append(load.run(phase))
+        return outcomes[0]
+
+    def sweep(self, load: LoadProcess, server: ServerProcess) -> Outcome:
+        """One event for each tenant, while connections and caches are cold."""
+        return self.post("first event of each tenant", load, server, self.phase(server, SWEEP_SECONDS, choice="sweep"))
+
+    @contextmanager
+    def booked(self, name: str, server: ServerProcess) -> Iterator[list[Outcome]]:
+        """Book what the block costs, over the events of the outcomes that it puts into the list."""
+        service, postgres = cpu_seconds(server.pid), cpu_seconds(self._postmaster)
+        outcomes: list[Outcome] = []
+        yield outcomes
+        self.costs.append(
+            Cost(
+                phase=name,
+                events=sum(outcome.acked for outcome in outcomes),
+                service=_spent(service, cpu_seconds(server.pid)),
+                postgres=_spent(postgres, cpu_seconds(self._postmaster)),
+                load=sum(outcome.cpu_seconds for outcome in outcomes),
+            )
+        )
+
+    def memory(self, service: ServerProcess) -> list[Held]:
+        """What the service and each of its backends hold."""
+        return asyncio.run(self._memory(service))
+
+    async def _memory(self, service: ServerProcess) -> list[Held]:
+        async with self.stage.control() as control:
+            rows = await control.fetch(sql["backends"])
+        backends = [Held(process=f"postgres: {row['application_name']}", memory=memory(row["pid"])) for row in rows]
+        return [Held(process="service", memory=memory(service.pid)), *backends]
+
+    def report(
+        self,
+        bench: str,
+        *,
+        figures: list[Figure],
+        latencies: dict[str, Latency | None],
+        memory: list[Held],
+        checks: list[Check],
+        outcomes: list[Outcome],
+        stored: int,
+    ) -> Report:
+        """Close the books."""
+        statuses: Counter[int] = Counter()
+        for outcome in outcomes:
+            statuses.update(outcome.statuses)
+        if refused := statuses.total() - statuses[OK]:
+            self.remarks.append(f"{refused:,} deliveries were not acknowledged: {', '.join(f'{times:,} × {status}' for status, times in statuses.items())}")
+        if unposted := sum(outcome.unposted for outcome in outcomes):
+            self.remarks.append(f"{unposted:,} events were due and never posted, because no connection was free")
+        return Report(
+            bench=bench,
+            machine=this_machine(),
+            postgres=self.postgres_version,
+            options=self.options,
+            acked=sum(outcome.acked for outcome in outcomes),
+            stored=stored,
+            statuses=dict(statuses),
+            figures=figures,
+            latencies=latencies,
+            costs=self.costs,
+            memory=memory,
+            checks=checks,
+            remarks=self.remarks,
+        )
+
+
+def _spent(before: float | None, after: float | None) -> float | None:
+    return None if before is None or after is None else after - before

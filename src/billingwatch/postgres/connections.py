@@ -1,0 +1,70 @@
+"""Connections: the only module that opens one. Each begins with nothing on its path, so SQL outside a scope finds no table."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NewType
+
+import asyncpg
+import msgspec
+
+from billingwatch.errors import DatabaseUnavailable
+
+TenantConnection = NewType("TenantConnection", asyncpg.Connection)
+"""Inside a tenant scope: a transaction whose search_path is one tenant's schema."""
+ControlConnection = NewType("ControlConnection", asyncpg.Connection)
+"""For the control plane, whose tables are addressed by qualified name."""
+
+UNAVAILABLE = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.IdleSessionTimeoutError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.ReadOnlySQLTransactionError,
+    OSError,
+    TimeoutError,
+)
+"""What a lost, refused or standby database raises: try again later."""
+
+CONNECT_TIMEOUT = 10  # seconds
+
+
+async def open_connection(dsn: str, application_name: str, *, statement_timeout: int = 30) -> asyncpg.Connection:
+    """Connect; raise DatabaseUnavailable when that fails. `statement_timeout` is in seconds."""
+    settings = {
+        "application_name": application_name,
+        "search_path": "pg_catalog",
+        "timezone": "UTC",
+        "jit": "off",
+        "statement_timeout": str(statement_timeout * 1000),
+        "idle_in_transaction_session_timeout": "60000",
+    }
+    try:
+        connection = await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT, server_settings=settings)
+        await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=_encode_jsonb, decoder=_decode_jsonb, format="binary")
+    except (*UNAVAILABLE, asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError, ValueError) as error:
+        raise DatabaseUnavailable(reason=_plain(error)) from error
+    return connection
+
+
+async def discard(connection: asyncpg.Connection) -> None:
+    """Close a connection that may be broken; never waits long, never raises."""
+    try:
+        await connection.close(timeout=2)
+    except (*UNAVAILABLE, asyncpg.PostgresError, asyncio.CancelledError):
+        connection.terminate()
+
+
+def _plain(error: BaseException) -> str:
+    return str(error).strip() or type(error).__name__
+
+
+def _encode_jsonb(value: object) -> bytes:
+    return b"\x01" + msgspec.json.encode(value)
+
+
+def _decode_jsonb(data: bytes) -> object:
+    return msgspec.json.decode(data[1:])

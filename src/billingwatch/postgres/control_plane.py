@@ -1,0 +1,128 @@
+"""Tables of the control plane: schema `control`, small and shared, always addressed by qualified name."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+metadata = MetaData(
+    schema="control",
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s",
+        "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+    },
+)
+
+Instant = DateTime(timezone=True)
+now = text("now()")
+
+
+def _tenant_id() -> Column[int]:
+    return Column("tenant_id", Integer, ForeignKey("control.tenants.tenant_id", ondelete="CASCADE"), nullable=False)
+
+
+tenants = Table(
+    "tenants",
+    metadata,
+    Column("tenant_id", Integer, Identity(always=True), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("schema_name", Text, nullable=False, comment="Opaque: every Postgres role can read pg_namespace"),
+    Column("mode", Text, nullable=False, comment="Events of the other mode are recorded and ignored"),
+    Column("status", Text, nullable=False, server_default=text("'active'")),
+    Column("revision", Text, nullable=False, comment="Revision of the tenant line that the schema is at"),
+    Column("views_digest", Text, nullable=False, comment="Digest of schema/views that the schema was given"),
+    Column("webhook_token_hash", LargeBinary, nullable=False, comment="SHA-256"),
+    Column("rate_limit", Integer, comment="Events per second; null: the service's default"),
+    Column("created_at", Instant, nullable=False, server_default=now),
+    PrimaryKeyConstraint("tenant_id", name="tenants_pkey"),
+    UniqueConstraint("name", name="tenants_name_key"),
+    UniqueConstraint("schema_name", name="tenants_schema_name_key"),
+    UniqueConstraint("webhook_token_hash", name="tenants_webhook_token_hash_key"),
+    CheckConstraint("mode IN ('live', 'test')", name="mode_known"),
+    CheckConstraint("status IN ('active', 'suspended')", name="status_known"),
+    CheckConstraint("schema_name ~ '^tenant_[a-z2-7]{10}$'", name="schema_name_opaque"),
+    CheckConstraint("name ~ '^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$'", name="name_plain"),
+)
+
+signing_secrets = Table(
+    "signing_secrets",
+    metadata,
+    Column("secret_id", Integer, Identity(always=True), nullable=False),
+    _tenant_id(),
+    Column("ciphertext", LargeBinary, nullable=False, comment="Fernet token of the whole whsec_… text"),
+    Column("created_at", Instant, nullable=False, server_default=now),
+    PrimaryKeyConstraint("secret_id", name="signing_secrets_pkey"),
+    Index("signing_secrets_tenant_id_idx", "tenant_id"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("key_hash", LargeBinary, nullable=False, comment="SHA-256"),
+    _tenant_id(),
+    Column("hint", Text, nullable=False, comment="First characters, to tell keys apart"),
+    Column("created_at", Instant, nullable=False, server_default=now),
+    PrimaryKeyConstraint("key_hash", name="api_keys_pkey"),
+    Index("api_keys_tenant_id_idx", "tenant_id"),
+)
+
+analysts = Table(
+    "analysts",
+    metadata,
+    Column("role_name", Text, nullable=False, comment="Opaque: every Postgres role can read pg_roles"),
+    _tenant_id(),
+    Column("created_at", Instant, nullable=False, server_default=now),
+    PrimaryKeyConstraint("role_name", name="analysts_pkey"),
+    Index("analysts_tenant_id_idx", "tenant_id"),
+)
+
+pending_events = Table(
+    "pending_events",
+    metadata,
+    # No foreign key: its check would lock the tenant's row for every event.
+    Column("tenant_id", Integer, nullable=False),
+    Column("position", BigInteger, Identity(always=True), nullable=False, comment="Order of arrival"),
+    Column("event_id", Text(collation="C"), nullable=False),
+    Column("received_at", Instant, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "position", name="pending_events_pkey"),
+    comment="Recorded and not yet processed, over all tenants; a visit deletes what it processed",
+)
+
+due_visits = Table(
+    "due_visits",
+    metadata,
+    _tenant_id(),
+    Column("kind", Text, nullable=False, comment="settle: anomalies that end when time passes"),
+    Column("due_at", Instant, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "kind", name="due_visits_pkey"),
+    Index("due_visits_due_at_idx", "due_at"),
+    comment="Who needs a visit, when, although no event arrives",
+)
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    _tenant_id(),
+    Column("event_id", Text(collation="C"), nullable=False),
+    Column("error", Text, nullable=False),
+    Column("failed_at", Instant, nullable=False, server_default=now),
+    PrimaryKeyConstraint("tenant_id", "event_id", name="dead_letters_pkey"),
+    comment="Events that could not be projected; their payloads stay in the tenant's events",
+)

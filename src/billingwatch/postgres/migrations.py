@@ -1,0 +1,83 @@
+"""Migrations: Alembic revisions rendered to SQL text once, to be replayed over any number of schemas.
+
+`schema/control` and `schema/tenant` are Alembic lines; `schema/views` holds the analysts' views, created after the last revision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+Plane = Literal["control", "tenant"]
+
+
+def schema_root() -> Path:
+    """`schema/`: inside the package when installed from a wheel, beside `src/` in a checkout."""
+    packaged = Path(__file__).parents[1] / "schema"
+    return packaged if packaged.is_dir() else Path(__file__).parents[3] / "schema"
+
+
+@cache
+def head(plane: Plane) -> str:
+    """The newest revision of a plane's line."""
+    revision = _scripts(plane).get_current_head()
+    if revision is None:
+        message = f"schema/{plane} has no revision"
+        raise LookupError(message)
+    return revision
+
+
+@cache
+def render_upgrade(plane: Plane, revision: str | None = None) -> str:
+    """SQL that takes a schema from `revision` (None: nothing there) to head; empty when it is at head.
+
+    Tenant SQL uses unqualified names alone, so the text is the same for every tenant.
+    """
+    scripts = _scripts(plane)
+    if revision == head(plane):
+        return ""
+    steps = list(scripts.iterate_revisions("head", revision or "base"))
+    buffer = io.StringIO()
+    context = MigrationContext.configure(
+        dialect_name="postgresql", opts={"as_sql": True, "output_buffer": buffer, "literal_binds": True, "target_metadata": None}
+    )
+    with Operations.context(context):
+        for step in reversed(steps):
+            step.module.upgrade()
+    return buffer.getvalue()
+
+
+def known_revision(plane: Plane, revision: str) -> bool:
+    """Whether this release carries `revision`; a newer release's is not known."""
+    return any(script.revision == revision for script in _scripts(plane).walk_revisions())
+
+
+@cache
+def views() -> Mapping[str, str]:
+    """The analysts' views: name → the SQL that creates and comments it, in the order of their names."""
+    return {path.stem: path.read_text(encoding="utf-8") for path in sorted((schema_root() / "views").glob("*.sql"))}
+
+
+@cache
+def render_views() -> str:
+    """SQL that replaces all views of a tenant schema."""
+    drops = "".join(f"DROP VIEW IF EXISTS {name};\n" for name in views())
+    return drops + "\n".join(views().values())
+
+
+@cache
+def views_digest() -> str:
+    return hashlib.sha256(render_views().encode()).hexdigest()[:16]
+
+
+@cache
+def _scripts(plane: Plane) -> ScriptDirectory:
+    return ScriptDirectory(str(schema_root() / plane))

@@ -1,0 +1,145 @@
+"""Replay: feed given events through record, project and detect as if Stripe had delivered them; what is there already stays as it is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from itertools import islice
+
+import asyncpg
+import msgspec
+
+from billingwatch.errors import BillingWatchError, EventMalformed, InputInvalid
+from billingwatch.ingest.envelope import read_envelope
+from billingwatch.ingest.recorder import Delivery, record_events
+from billingwatch.postgres.statements import load_statements
+from billingwatch.tenancy.lanes import Lane, control_plane
+from billingwatch.tenancy.tenants import Tenant
+from billingwatch.visit import visit
+
+sql = load_statements(__file__, "replay.sql")
+
+BATCH = 500  # events recorded at once
+AHEAD = 4  # batches that recording may be ahead of processing, so that memory and the backlog stay bounded
+WAIT_SECONDS = 0.05  # while a running service visits the same tenant
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry of the file that is not an event."""
+
+    number: int
+    reason: str
+
+
+class Replayed(msgspec.Struct, kw_only=True):
+    """What became of the entries so far; `processed` also counts events that the tenant had waiting before."""
+
+    recorded: int = 0
+    duplicates: int = 0
+    ignored: int = 0
+    processed: int = 0
+    dead: int = 0
+    refused: list[Refused] = msgspec.field(default_factory=list)
+
+    @property
+    def read(self) -> int:
+        return self.recorded + self.duplicates + len(self.refused)
+
+
+class _List(msgspec.Struct):
+    data: list[msgspec.Raw]
+
+
+def split_events(document: bytes) -> list[bytes]:
+    """Events of a file: one per line, or the list of an export (a JSON array, or Stripe's `{"object": "list", "data": […]}`)."""
+    text = document.strip()
+    if not text.startswith(b"["):
+        lines = [line for line in text.splitlines() if line.strip()]
+        if len(lines) != 1 and all(line.rstrip().endswith(b"}") and line.lstrip().startswith(b"{") for line in lines[:2]):
+            return lines
+    try:
+        if text.startswith(b"["):
+            return [bytes(raw) for raw in msgspec.json.decode(text, type=list[msgspec.Raw])]
+        return [bytes(raw) for raw in msgspec.json.decode(text, type=_List).data]
+    except msgspec.DecodeError:
+        if text.startswith(b"{"):
+            return [line for line in text.splitlines() if line.strip()]
+        raise InputInvalid(reason="the file holds neither one event per line nor a list of events") from None
+
+
+class Replay:
+    """One replay into one tenant."""
+
+    def __init__(self, dsn: str, tenant: Tenant, clock: Callable[[], datetime]) -> None:
+        self.progress = Replayed()
+        self._tenant = tenant
+        self._clock = clock
+        self._recording = Lane(dsn, "replay record")
+        self._visiting = Lane(dsn, "replay visit")
+
+    async def run(self, events: Iterable[bytes], on_progress: Callable[[Replayed], None] = lambda _: None) -> Replayed:
+        """Record and process every event, in the order given. DatabaseUnavailable leaves a state from which it can be run again."""
+        batches: asyncio.Queue[int | None] = asyncio.Queue(maxsize=AHEAD)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._record(events, batches))
+                group.create_task(self._process(batches, on_progress))
+        except* (BillingWatchError, asyncpg.PostgresError, OSError) as failures:
+            raise failures.exceptions[0] from None
+        finally:
+            await self._recording.close()
+            await self._visiting.close()
+        return self.progress
+
+    async def _record(self, events: Iterable[bytes], batches: asyncio.Queue[int | None]) -> None:
+        numbered = iter(enumerate(events, start=1))
+        while chunk := list(islice(numbered, BATCH)):
+            deliveries = list(self._deliveries(chunk))
+            async with control_plane(self._recording) as connection:
+                flags = await record_events(connection, deliveries)
+            self.progress.recorded += sum(flags)
+            self.progress.duplicates += len(flags) - sum(flags)
+            self.progress.ignored += sum(
+                is_new and delivery.disposition != "process" for is_new, delivery in zip(flags, deliveries, strict=True)
+            )
+            await batches.put(sum(flags))
+        await batches.put(None)
+
+    def _deliveries(self, chunk: Sequence[tuple[int, bytes]]) -> Iterator[Delivery]:
+        received_at = self._clock()
+        for number, body in chunk:
+            try:
+                envelope = read_envelope(body)
+                payload = body.decode()
+            except (EventMalformed, UnicodeDecodeError) as error:
+                self.progress.refused.append(Refused(number=number, reason=str(error)))
+                continue
+            yield Delivery(
+                tenant=self._tenant,
+                envelope=envelope,
+                disposition=envelope.disposition(self._tenant.mode),
+                payload=payload,
+                received_at=received_at,
+                signed_at=None,
+            )
+
+    async def _process(self, batches: asyncio.Queue[int | None], on_progress: Callable[[Replayed], None]) -> None:
+        while await batches.get() is not None:
+            await self._visit()
+            on_progress(self.progress)
+        while await self._pending():
+            if not await self._visit():
+                await asyncio.sleep(WAIT_SECONDS)
+            on_progress(self.progress)
+
+    async def _visit(self) -> int:
+        done = await visit(self._visiting, self._tenant, as_of=self._clock(), limit=BATCH)
+        self.progress.processed += done.events
+        self.progress.dead += done.dead
+        return done.events
+
+    async def _pending(self) -> bool:
+        async with control_plane(self._visiting) as connection:
+            waiting: bool = await connection.fetchval(sql["has_pending"], self._tenant.tenant_id)
+        return waiting

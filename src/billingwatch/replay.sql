@@ -1,0 +1,2 @@
+-- has_pending --
+SELECT EXISTS (SELECT FROM control.pending_events WHERE tenant_id = $1);

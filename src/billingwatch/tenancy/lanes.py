@@ -1,0 +1,156 @@
+"""Lanes: connections that tenants are bound to, so that one backend, not all of them, caches a tenant's metadata.
+
+A backend caches what it learns of every relation it touches and gives none of it back; a lane's connection is therefore
+replaced once it has served a bounded number of distinct tenants.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import asyncpg
+import structlog
+
+from billingwatch.errors import DatabaseUnavailable
+from billingwatch.postgres.connections import UNAVAILABLE, ControlConnection, TenantConnection, discard, open_connection
+from billingwatch.settings import Settings
+from billingwatch.tenancy.scope import tenant_scope
+from billingwatch.tenancy.tenants import Tenant
+
+log = structlog.get_logger()
+
+RECONNECT_AFTER = 0.5  # seconds between attempts while the database is away
+# asyncpg loses its place (InternalClientError) when the server's last words arrive between two statements.
+LOST = (*UNAVAILABLE, asyncpg.InternalClientError)
+
+
+class Lane:
+    """One connection, used by one caller at a time; reopened when it is lost, replaced when it has served enough tenants."""
+
+    def __init__(self, dsn: str, name: str, *, tenants_limit: int = 5000, statement_timeout: int = 30) -> None:
+        self.name = name
+        self.recycled = 0
+        self.generation = 0  # of the connection; session-level locks belong to one generation
+        self._dsn = dsn
+        self._tenants_limit = tenants_limit
+        self._statement_timeout = statement_timeout
+        self._connection: asyncpg.Connection | None = None
+        self._lock = asyncio.Lock()
+        self._waiting = 0
+        self._tenants: set[int] = set()
+        self._failed_at = float("-inf")
+        self._closed = False
+
+    @property
+    def tenants_touched(self) -> int:
+        """Distinct tenants that the present connection has served."""
+        return len(self._tenants)
+
+    @property
+    def connected(self) -> bool:
+        return self._connection is not None and not self._connection.is_closed()
+
+    @property
+    def waiting(self) -> int:
+        """Callers that wait for the lane or hold it."""
+        return self._waiting
+
+    @asynccontextmanager
+    async def hold(self) -> AsyncIterator[asyncpg.Connection]:
+        """Hold the lane's connection; DatabaseUnavailable when it cannot be had or is lost meanwhile."""
+        self._waiting += 1
+        try:
+            async with self._lock:
+                connection = await self._ready()
+                try:
+                    yield connection
+                except LOST as error:
+                    connection.terminate()
+                    raise DatabaseUnavailable(reason=str(error) or type(error).__name__) from error
+        finally:
+            self._waiting -= 1
+
+    @asynccontextmanager
+    async def scope(self, tenant: Tenant, *, readonly: bool = False) -> AsyncIterator[TenantConnection]:
+        """One transaction in the tenant's schema on this lane."""
+        async with self.hold() as connection, tenant_scope(connection, tenant, readonly=readonly) as scoped:
+            self.touched([tenant.tenant_id])
+            yield scoped
+
+    def touched(self, tenant_ids: list[int]) -> None:
+        """Count tenants whose relations the connection has used."""
+        self._tenants.update(tenant_ids)
+
+    async def close(self) -> None:
+        self._closed = True
+        async with self._lock:
+            await self._drop()
+
+    async def _ready(self) -> asyncpg.Connection:
+        if self._closed:
+            raise DatabaseUnavailable(reason="the service is shutting down")
+        if len(self._tenants) > self._tenants_limit:
+            await self._drop()
+            self.recycled += 1
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await self._open()
+        elif self._connection.is_in_transaction():
+            # Somebody was cancelled while a transaction began; the next caller's work must not end up in it, uncommitted.
+            await self._drop()
+            self._connection = await self._open()
+        return self._connection
+
+    async def _open(self) -> asyncpg.Connection:
+        now = asyncio.get_running_loop().time()
+        if (
+            now - self._failed_at < RECONNECT_AFTER
+        ):  # Callers queue for a dead lane: fail them fast instead of one time-out after the other.
+            raise DatabaseUnavailable(reason="not reachable a moment ago")
+        self._tenants.clear()
+        self.generation += 1
+        try:
+            return await open_connection(self._dsn, f"billingwatch {self.name}", statement_timeout=self._statement_timeout)
+        except DatabaseUnavailable:
+            self._failed_at = asyncio.get_running_loop().time()
+            raise
+
+    async def _drop(self) -> None:
+        self._tenants.clear()
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            await discard(connection)
+
+
+class Lanes:
+    """A fixed number of lanes; a tenant always runs on the same one."""
+
+    def __init__(self, make: Callable[[int], Lane], count: int) -> None:
+        self.lanes = [make(number) for number in range(count)]
+
+    def of(self, tenant_id: int) -> Lane:
+        return self.lanes[lane_number(tenant_id, len(self.lanes))]
+
+    async def close(self) -> None:
+        await asyncio.gather(*(lane.close() for lane in self.lanes))
+
+
+def make_lanes(settings: Settings, dsn: str, kind: str, count: int) -> Lanes:
+    """`count` lanes of one kind (ingest, work, read) as the settings bound them."""
+    return Lanes(
+        lambda number: Lane(dsn, f"{kind} {number}", tenants_limit=settings.lane_tenants, statement_timeout=settings.statement_timeout),
+        count,
+    )
+
+
+def lane_number(tenant_id: int, count: int) -> int:
+    """Which of `count` lanes a tenant belongs to."""
+    return tenant_id % count
+
+
+@asynccontextmanager
+async def control_plane(lane: Lane) -> AsyncIterator[ControlConnection]:
+    """A connection for the control plane, outside every tenant scope."""
+    async with lane.hold() as connection:
+        yield ControlConnection(connection)

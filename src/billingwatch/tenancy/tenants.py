@@ -1,0 +1,66 @@
+"""Tenants as the control plane knows them: one small struct, and the rules for names, tokens and keys."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import secrets
+from typing import Literal, NewType
+
+import msgspec
+
+from billingwatch.errors import SecretInvalid, TenantNameInvalid
+
+TenantId = NewType("TenantId", int)
+Mode = Literal["live", "test"]
+Status = Literal["active", "suspended"]
+
+TOKEN_BYTES = 32  # 256 bits
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+_SECRET = re.compile(r"whsec_[!-~]{8,250}")
+
+
+class Tenant(msgspec.Struct, frozen=True, kw_only=True):
+    """One watched Stripe account. `secrets` are the live signing secrets, newest first; never log a Tenant whole."""
+
+    tenant_id: TenantId
+    name: str
+    schema_name: str
+    mode: Mode
+    status: Status
+    rate_limit: int | None
+    secrets: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"Tenant({self.tenant_id}, {self.name!r}, {self.schema_name})"
+
+
+def checked_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise TenantNameInvalid(name=name)
+    return name
+
+
+def checked_secret(secret: str) -> str:
+    """A signing secret as Stripe shows it; an empty one would make signatures forgeable."""
+    if not _SECRET.fullmatch(secret):
+        raise SecretInvalid
+    return secret
+
+
+def new_schema_name() -> str:
+    return "tenant_" + base64.b32encode(secrets.token_bytes(10)).decode().lower()[:10]
+
+
+def new_webhook_token() -> str:
+    return secrets.token_urlsafe(TOKEN_BYTES)
+
+
+def new_api_key() -> str:
+    return "bw_" + secrets.token_urlsafe(TOKEN_BYTES)
+
+
+def token_hash(token: str) -> bytes:
+    """What is stored of a token or key. They are random, so one SHA-256 is enough."""
+    return hashlib.sha256(token.encode()).digest()

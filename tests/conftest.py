@@ -1,0 +1,219 @@
+"""Fixtures: a real PostgreSQL for the session, a template database with the control plane, a clone of it for each test."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import asyncpg
+import pytest
+from cryptography.fernet import Fernet
+
+from billingwatch.ingest.envelope import read_envelope
+from billingwatch.ingest.recorder import Delivery
+from billingwatch.postgres.connections import ControlConnection, TenantConnection, discard, open_connection
+from billingwatch.postgres.embedded import EmbeddedServer
+from billingwatch.settings import Settings
+from billingwatch.tenancy.lanes import Lane
+from billingwatch.tenancy.migrate import ensure_control_plane
+from billingwatch.tenancy.provision import Provisioned, provision
+from billingwatch.tenancy.registry import load_tenant
+from billingwatch.tenancy.scope import tenant_scope
+from billingwatch.tenancy.sealing import Seal
+from billingwatch.tenancy.tenants import Tenant
+
+SECRET = "whsec_test_secret_of_the_first_tenant"
+UNSAFE_AND_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+SHARED = "TESTS_OF_BILLINGWATCH"  # environment of a run's worker processes: the data directory of the server that they share
+ROOM = 2 * 1024**3  # bytes; a clone is 8 MB, and a test has one at a time
+
+ProvisionTenant = Callable[..., Awaitable[tuple[Tenant, Provisioned]]]
+Connect = Callable[[], Awaitable[asyncpg.Connection]]
+OpenLane = Callable[..., Lane]
+MakeDelivery = Callable[..., Delivery]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        os.environ[SHARED] = tempfile.mkdtemp(prefix="billingwatch-tests-", dir=_fast_directory())
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ.pop(SHARED), ignore_errors=True)
+
+
+def _fast_directory() -> str | None:
+    # In memory, where there is enough of it and programs may run from it, cloning a database takes a tenth of the time.
+    memory = "/dev/shm"  # noqa: S108 - mkdtemp makes a directory of our own in it
+    if not os.access(memory, os.W_OK):
+        return None
+    found = os.statvfs(memory)
+    roomy = found.f_bavail * found.f_frsize > ROOM
+    return memory if roomy and not found.f_flag & os.ST_NOEXEC else None
+
+
+class Server:
+    """The PostgreSQL that the tests run on: embedded, or the one that BILLINGWATCH_TEST_DATABASE_URL names (its role must be superuser)."""
+
+    def __init__(self, dsn: str) -> None:
+        self.dsn = dsn
+
+    def dsn_for(self, database: str) -> str:
+        base, _, _ = self.dsn.rpartition("/")
+        return f"{base}/{database}"
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    given = os.environ.get("BILLINGWATCH_TEST_DATABASE_URL")
+    if given:
+        yield Server(given)
+        return
+    # One server for all workers of a run: the last of them to release it stops it.
+    data_dir = Path(os.environ[SHARED])
+    data_dir.chmod(0o711)  # root's server runs as somebody else, who must get through
+    binaries = os.environ.get("BILLINGWATCH_POSTGRES_BIN")
+    embedded = EmbeddedServer.acquire(data_dir, binaries=Path(binaries) if binaries else None, settings=UNSAFE_AND_FAST)
+    yield Server(embedded.dsn)
+    embedded.release()
+
+
+@pytest.fixture(scope="session")
+def template(server: Server) -> Iterator[str]:
+    """A database with the control plane, to be cloned."""
+    name = f"template_{uuid.uuid4().hex[:12]}"
+
+    async def create() -> None:
+        admin = await asyncpg.connect(server.dsn)
+        await admin.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+        await admin.close()
+        connection = await open_connection(server.dsn_for(name), "tests")
+        await ensure_control_plane(ControlConnection(connection))
+        await connection.close()
+
+    asyncio.run(create())
+    yield name
+    asyncio.run(_drop(server, name))
+
+
+async def _drop(server: Server, name: str) -> None:
+    admin = await asyncpg.connect(server.dsn)
+    await admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    await admin.close()
+
+
+@pytest.fixture
+async def database(server: Server, template: str) -> AsyncIterator[str]:
+    """DSN of a database of the test's own, with the control plane and no tenant. Afterwards `public` must be empty."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    admin = await asyncpg.connect(server.dsn)
+    await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+    await admin.close()
+    yield server.dsn_for(name)
+    check = await asyncpg.connect(server.dsn_for(name))
+    leaked = await check.fetch("SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace")
+    await check.close()
+    await _drop(server, name)
+    assert leaked == []
+
+
+@pytest.fixture
+async def connect(database: str) -> AsyncIterator[Connect]:
+    """Connections to the test's database, closed after it."""
+    opened: list[asyncpg.Connection] = []
+
+    async def make() -> asyncpg.Connection:
+        opened.append(await open_connection(database, "tests"))
+        return opened[-1]
+
+    yield make
+    for connection in opened:
+        await discard(connection)
+
+
+@pytest.fixture
+async def open_lane(database: str) -> AsyncIterator[OpenLane]:
+    """Lanes to the test's database, closed after it."""
+    opened: list[Lane] = []
+
+    def make(name: str = "tests", **options: int) -> Lane:
+        opened.append(Lane(database, name, **options))
+        return opened[-1]
+
+    yield make
+    for lane in opened:
+        await lane.close()
+
+
+@pytest.fixture
+def make_delivery() -> MakeDelivery:
+    """A delivery of an event to a tenant, as if its signature had been verified."""
+
+    def make(tenant: Tenant, event_id: str = "evt_1", *, body: str | None = None, received_at: datetime = NOW) -> Delivery:
+        payload = body or f'{{"id": "{event_id}", "object": "event", "type": "ping", "created": 1700000000, "livemode": true}}'
+        envelope = read_envelope(payload.encode())
+        return Delivery(
+            tenant=tenant,
+            envelope=envelope,
+            disposition=envelope.disposition(tenant.mode),
+            payload=payload,
+            received_at=received_at,
+            signed_at=received_at,
+        )
+
+    return make
+
+
+@pytest.fixture
+def secret_key() -> str:
+    return Fernet.generate_key().decode()
+
+
+@pytest.fixture
+def seal(secret_key: str) -> Seal:
+    return Seal([secret_key])
+
+
+@pytest.fixture
+def settings(database: str, secret_key: str, tmp_path: Path) -> Settings:
+    return Settings(data_dir=tmp_path, database_url=database, secret_key=secret_key)
+
+
+@pytest.fixture
+async def control(database: str) -> AsyncIterator[ControlConnection]:
+    connection = await open_connection(database, "tests control")
+    yield ControlConnection(connection)
+    await connection.close()
+
+
+@pytest.fixture
+def provision_tenant(control: ControlConnection, seal: Seal) -> ProvisionTenant:
+    """Provision a tenant: (tenant, what provisioning printed)."""
+
+    async def make(name: str = "acme", *, secrets: tuple[str, ...] = (SECRET,), **options: object) -> tuple[Tenant, Provisioned]:
+        provisioned = await provision(control, seal, name, secrets=secrets, **options)
+        return await load_tenant(control, seal, name), provisioned
+
+    return make
+
+
+@pytest.fixture
+async def tenant(provision_tenant: ProvisionTenant) -> Tenant:
+    return (await provision_tenant())[0]
+
+
+@pytest.fixture
+async def tenant_connection(database: str, tenant: Tenant) -> AsyncIterator[TenantConnection]:
+    """Inside the scope of a freshly provisioned tenant."""
+    connection = await open_connection(database, "tests tenant")
+    async with tenant_scope(connection, tenant) as scoped:
+        yield scoped
+    await connection.close()

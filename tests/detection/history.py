@@ -1,0 +1,167 @@
+"""Rows as projection writes them, and a tenant's history made of them. Times are minutes after NOON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from billingwatch.billing.rows import Charge, Dispute, Invoice, Refund, Row
+from billingwatch.billing.store import project
+from billingwatch.detection.detector import Thresholds
+from billingwatch.detection.engine import DetectionOutcome, detect, settle
+from billingwatch.detection.store import Anomaly, AnomalyFilter, list_anomalies
+from billingwatch.postgres.connections import TenantConnection
+
+NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
+LATER = NOON + timedelta(days=365)
+DAY = 24 * 60  # minutes
+
+
+def at(minutes: float) -> datetime:
+    return NOON + timedelta(minutes=minutes)
+
+
+def _stamp(key: str, minutes: float, snapshot: int, updated: float | None, account: str | None) -> dict[str, Any]:
+    updated_at = at(minutes if updated is None else updated)
+    return {
+        "account": account,
+        "created_at": at(minutes),
+        "updated_at": updated_at,
+        "event_id": f"evt_{key}_{snapshot}",
+        "version": f"1{snapshot:04d}",
+    }
+
+
+def charge(
+    key: str, minutes: float = 0, *, snapshot: int = 1, updated: float | None = None, account: str | None = None, **fields: Any
+) -> Charge:
+    """Unless told otherwise: a card payment of 10.00 USD that succeeded, of a payment and a customer of its own."""
+    status = fields.get("status", "succeeded")
+    defaults: dict[str, Any] = {
+        "payment_id": f"pi_{key}",
+        "payment_intent_id": f"pi_{key}",
+        "invoice_id": None,
+        "from_invoice": False,
+        "customer_id": f"cus_{key}",
+        "payer": fields.get("customer_id", f"cus_{key}"),
+        "amount": 1000,
+        "amount_captured": 0,
+        "amount_refunded": 0,
+        "currency": "usd",
+        "status": status,
+        "captured": status == "succeeded",
+        "disputed": False,
+        "failure_code": None,
+        "decline_code": None,
+        "outcome_type": "issuer_declined" if status == "failed" else "authorized",
+        "risk_level": None,
+        "payment_method_type": "card",
+        "card_fingerprint": None,
+        "card_country": None,
+        "order_reference": None,
+    }
+    return Charge(charge_id=f"ch_{key}", **{**defaults, **fields}, **_stamp(key, minutes, snapshot, updated, account))
+
+
+def failed(key: str, minutes: float = 0, **fields: Any) -> Charge:
+    return charge(key, minutes, **{"status": "failed", "decline_code": "do_not_honor", **fields})
+
+
+def blocked(key: str, minutes: float = 0, **fields: Any) -> Charge:
+    return charge(key, minutes, **{"status": "failed", "outcome_type": "blocked", **fields})
+
+
+def dispute(
+    key: str, minutes: float = 0, *, snapshot: int = 1, updated: float | None = None, account: str | None = None, **fields: Any
+) -> Dispute:
+    """Unless told otherwise: a dispute for fraud over the charge of the same key."""
+    defaults: dict[str, Any] = {
+        "kind": "dispute",
+        "charge_id": f"ch_{key}",
+        "payment_intent_id": None,
+        "amount": 1000,
+        "currency": "usd",
+        "reason": "fraudulent",
+        "status": "needs_response",
+        "actionable": None,
+        "evidence_due_at": None,
+    }
+    return Dispute(dispute_id=f"dp_{key}", **{**defaults, **fields}, **_stamp(f"dp_{key}", minutes, snapshot, updated, account))
+
+
+def warning(key: str, minutes: float = 0, **fields: Any) -> Dispute:
+    """An early fraud warning about the charge of the same key."""
+    made = {"kind": "early_fraud_warning", "amount": None, "currency": None, "reason": "made_with_stolen_card", "status": None}
+    return dispute(f"efw_{key}", minutes, **{"charge_id": f"ch_{key}", **made, **fields})
+
+
+def refund(key: str, minutes: float = 0, *, of: Charge, **fields: Any) -> Refund:
+    defaults: dict[str, Any] = {
+        "charge_id": of.charge_id,
+        "payment_intent_id": of.payment_intent_id,
+        "amount": of.amount,
+        "currency": of.currency,
+        "status": "succeeded",
+        "reason": None,
+        "failure_reason": None,
+    }
+    snapshot = fields.pop("snapshot", 1)
+    return Refund(refund_id=f"re_{key}", **{**defaults, **fields}, **_stamp(f"re_{key}", minutes, snapshot, None, of.account))
+
+
+def invoice(
+    key: str, minutes: float = 0, *, snapshot: int = 1, updated: float | None = None, account: str | None = None, **fields: Any
+) -> Invoice:
+    """Unless told otherwise: a paid renewal of 10.00 USD."""
+    total = fields.get("total", 1000)
+    defaults: dict[str, Any] = {
+        "customer_id": f"cus_{key}",
+        "subscription_id": f"sub_{key}",
+        "number": None,
+        "status": "paid",
+        "billing_reason": "subscription_cycle",
+        "collection_method": "charge_automatically",
+        "currency": "usd",
+        "total": total,
+        "subtotal": total,
+        "amount_due": max(total, 0),
+        "amount_paid": max(total, 0),
+        "amount_remaining": 0,
+        "starting_balance": 0,
+        "ending_balance": min(total, 0),
+        "attempt_count": 1,
+        "next_payment_attempt_at": None,
+        "period_start_at": None,
+        "period_end_at": None,
+        "due_at": None,
+        "finalized_at": at(minutes + 60),
+        "paid_at": None,
+        "voided_at": None,
+        "payment_ids": [],
+        "lines": None,
+    }
+    return Invoice(invoice_id=f"in_{key}", **{**defaults, **fields}, **_stamp(f"in_{key}", minutes, snapshot, updated, account))
+
+
+class History:
+    """What happened to one tenant."""
+
+    def __init__(self, tenant: TenantConnection) -> None:
+        self.tenant = tenant
+        self.thresholds: Mapping[str, Thresholds] = {}
+
+    async def see(self, *rows: Row, as_of: datetime = LATER) -> DetectionOutcome:
+        """One visit with these rows."""
+        return await detect(self.tenant, await project(self.tenant, rows), as_of=as_of, thresholds=self.thresholds)
+
+    async def settle(self, *, as_of: datetime) -> DetectionOutcome:
+        return await settle(self.tenant, as_of=as_of, thresholds=self.thresholds)
+
+    async def anomalies(self, detector: str | None = None, *, retracted: bool = False) -> list[Anomaly]:
+        """Oldest first."""
+        return (await list_anomalies(self.tenant, AnomalyFilter(detector=detector, retracted=retracted), limit=1000))[::-1]
+
+    async def anomaly(self) -> Anomaly:
+        (anomaly,) = await self.anomalies()
+        return anomaly

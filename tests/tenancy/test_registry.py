@@ -1,0 +1,284 @@
+"""The registry answers from memory, forgets what changed, and asks once for all who wait."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from billingwatch.errors import DatabaseUnavailable, SecretKeyUnusable, TenantNotFound
+from billingwatch.tenancy import provision as provision_module
+from billingwatch.tenancy import registry as registry_module
+from billingwatch.tenancy.lanes import Lane
+from billingwatch.tenancy.provision import add_secret, list_secrets, remove_secret
+from billingwatch.tenancy.registry import Registry, load_tenant
+from billingwatch.tenancy.sealing import Seal
+
+ROLLED = "whsec_the_secret_after_the_roll"
+
+
+class CountingLane(Lane):
+    """Counts how often the registry asks."""
+
+    asked = 0
+
+    def hold(self):
+        self.asked += 1
+        return super().hold()
+
+
+@pytest.fixture
+async def lane(database) -> AsyncIterator[CountingLane]:
+    lane = CountingLane(database, "tests registry")
+    yield lane
+    await lane.close()
+
+
+@pytest.fixture
+async def registry(lane, seal, database) -> AsyncIterator[Registry]:
+    registry = Registry(lane, seal, database)
+    yield registry
+    await registry.close()
+
+
+@pytest.fixture
+async def listening(registry, control) -> Registry:
+    registry.start()
+    await until(lambda: listeners(control))
+    return registry
+
+
+async def listeners(control) -> list[int]:
+    rows = await control.fetch(
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'billingwatch registry' AND query LIKE 'LISTEN%'"
+    )
+    return [row["pid"] for row in rows]
+
+
+async def until(found: Callable[[], Awaitable[object]], *, seconds: float = 5) -> None:
+    async with asyncio.timeout(seconds):
+        while not await found():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_tenant_is_found_by_its_token_its_key_and_its_id(registry, provision_tenant):
+    tenant, handed_out = await provision_tenant()
+
+    found = [
+        await registry.by_webhook_token(handed_out.webhook_token),
+        await registry.by_api_key(handed_out.api_key),
+        await registry.by_tenant_id(tenant.tenant_id),
+    ]
+
+    assert found == [tenant, tenant, tenant]
+
+
+async def test_tokens_and_keys_do_not_open_each_others_doors(registry, provision_tenant):
+    _, one = await provision_tenant("one")
+    _, other = await provision_tenant("other")
+
+    assert await registry.by_webhook_token(one.api_key) is None
+    assert await registry.by_api_key(one.webhook_token) is None
+    assert (await registry.by_webhook_token(other.webhook_token)).name == "other"
+    assert (await registry.by_api_key(one.api_key)).name == "one"
+
+
+@pytest.mark.parametrize("token", ["", "x", "é", "\0", "a" * 10_000])
+async def test_an_unknown_token_belongs_to_nobody(registry, tenant, token):
+    assert await registry.by_webhook_token(token) is None
+    assert await registry.by_api_key(token) is None
+
+
+async def test_what_was_asked_before_is_answered_from_memory(registry, lane, provision_tenant):
+    _, handed_out = await provision_tenant()
+    await registry.by_webhook_token(handed_out.webhook_token)
+    await registry.by_webhook_token("unknown")
+    await lane.close()
+
+    again = await registry.by_webhook_token(handed_out.webhook_token)
+
+    assert again.name == "acme"
+    assert await registry.by_webhook_token("unknown") is None
+
+
+async def test_a_stampede_asks_once(registry, lane, provision_tenant):
+    tenant, handed_out = await provision_tenant()
+
+    found = await asyncio.gather(*(registry.by_webhook_token(handed_out.webhook_token) for _ in range(100)))
+
+    assert found == [tenant] * 100
+    assert lane.asked == 1
+
+
+async def test_one_who_stops_waiting_takes_nothing_from_the_others(registry, lane, provision_tenant):
+    tenant, handed_out = await provision_tenant()
+
+    async with lane.hold():
+        waiting = [asyncio.create_task(registry.by_webhook_token(handed_out.webhook_token)) for _ in range(3)]
+        await asyncio.sleep(0)
+        waiting[0].cancel()
+        await asyncio.sleep(0)
+    done = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert isinstance(done[0], asyncio.CancelledError)
+    assert done[1:] == [tenant, tenant]
+
+
+async def test_a_database_that_is_away_is_said_and_not_remembered(registry, lane, control, provision_tenant):
+    _, handed_out = await provision_tenant()
+    await registry.by_webhook_token("unknown")
+
+    async with lane.hold() as connection:
+        asking = asyncio.gather(*(registry.by_webhook_token(handed_out.webhook_token) for _ in range(5)), return_exceptions=True)
+        await asyncio.sleep(0)
+        lane._dsn = "postgresql://nobody@127.0.0.1:1/nothing"
+        connection.terminate()
+    errors = await asking
+    lane._dsn = registry._dsn
+    lane._failed_at = float("-inf")
+    found = await registry.by_webhook_token(handed_out.webhook_token)
+
+    assert {type(error) for error in errors} == {DatabaseUnavailable}
+    assert found.name == "acme"
+
+
+async def test_what_is_remembered_is_bounded(registry, tenant, monkeypatch):
+    monkeypatch.setattr(registry_module, "CACHE_LIMIT", 3)
+    await registry.by_tenant_id(tenant.tenant_id)
+
+    for number in range(10):
+        await registry.by_webhook_token(f"guess {number}")
+        await registry.by_tenant_id(tenant.tenant_id)
+
+    assert len(registry._answers) == 3
+    assert ("by_tenant_id", tenant.tenant_id) in registry._answers
+
+
+async def test_an_answer_grows_old(registry, lane, tenant, monkeypatch):
+    await registry.by_tenant_id(tenant.tenant_id)
+    monkeypatch.setattr(registry_module, "CACHE_SECONDS", 0)
+
+    await registry.by_tenant_id(tenant.tenant_id)
+
+    assert lane.asked == 2
+
+
+async def test_an_answer_that_was_on_its_way_while_things_changed_is_not_kept(registry, lane, tenant):
+    async with lane.hold():
+        asking = asyncio.create_task(registry.by_tenant_id(tenant.tenant_id))
+        await until(lambda: waiting(lane, 2))
+        registry.forget(tenant.tenant_id)
+    await asking
+
+    assert registry._answers == {}
+
+
+async def test_who_asks_after_a_change_does_not_get_an_answer_from_before_it(registry, lane, tenant):
+    async with lane.hold():
+        before = asyncio.create_task(registry.by_tenant_id(tenant.tenant_id))
+        await until(lambda: waiting(lane, 2))
+        registry.forget(tenant.tenant_id)
+        after = [asyncio.create_task(registry.by_tenant_id(tenant.tenant_id)) for _ in range(3)]
+        await until(lambda: waiting(lane, 3))
+    await asyncio.gather(before, *after)
+
+    assert lane.asked == 3  # the hold above, and one question before and one after
+    assert registry._asking == {}
+
+
+async def waiting(lane: Lane, count: int) -> bool:
+    return lane.waiting == count
+
+
+async def test_a_secret_added_or_removed_elsewhere_is_seen_promptly(listening, control, seal, provision_tenant):
+    _, handed_out = await provision_tenant()
+    old = (await listening.by_webhook_token(handed_out.webhook_token)).secrets
+
+    await add_secret(control, seal, "acme", ROLLED)
+    await until(lambda: has_secrets(listening, handed_out.webhook_token, (ROLLED, *old)))
+    await remove_secret(control, "acme", (await list_secrets(control, "acme"))[0].secret_id)
+    await until(lambda: has_secrets(listening, handed_out.webhook_token, (ROLLED,)))
+
+    assert len(old) == 1
+
+
+async def has_secrets(registry: Registry, token: str, secrets: tuple[str, ...]) -> bool:
+    return (await registry.by_webhook_token(token)).secrets == secrets
+
+
+async def test_a_tenant_created_after_its_token_was_guessed_is_found_promptly(listening, provision_tenant, monkeypatch):
+    monkeypatch.setattr(provision_module, "new_webhook_token", lambda: "guessed")
+    before = await listening.by_webhook_token("guessed")
+
+    tenant, _ = await provision_tenant()
+    await until(lambda: listening.by_webhook_token("guessed"))
+
+    assert before is None
+    assert await listening.by_webhook_token("guessed") == tenant
+
+
+async def test_a_change_of_one_tenant_leaves_the_others_remembered(listening, lane, control, seal, provision_tenant):
+    one, _ = await provision_tenant("one")
+    other, _ = await provision_tenant("other")
+    await listening.by_tenant_id(one.tenant_id)
+    await listening.by_tenant_id(other.tenant_id)
+
+    await add_secret(control, seal, "one", ROLLED)
+    await until(lambda: forgotten(listening, one.tenant_id))
+
+    assert ("by_tenant_id", other.tenant_id) in listening._answers
+
+
+async def forgotten(registry: Registry, tenant_id: int) -> bool:
+    return ("by_tenant_id", tenant_id) not in registry._answers
+
+
+async def test_a_listener_that_was_cut_off_listens_again_and_forgets_what_it_may_have_missed(listening, control, tenant, monkeypatch):
+    monkeypatch.setattr(registry_module, "LISTEN_RETRY", 0.01)
+    await listening.by_tenant_id(tenant.tenant_id)
+    (pid,) = await listeners(control)
+
+    await control.execute("SELECT pg_terminate_backend($1)", pid)
+    await until(lambda: forgotten(listening, tenant.tenant_id))
+
+    await until(lambda: listeners(control))
+    assert await listeners(control) != [pid]
+
+
+async def test_a_listener_survives_that_the_database_is_away_when_it_starts(lane, seal, database, monkeypatch):
+    monkeypatch.setattr(registry_module, "LISTEN_RETRY", 0.01)
+    registry = Registry(lane, seal, "postgresql://nobody@127.0.0.1:1/nothing")
+    registry.start()
+    await asyncio.sleep(0.1)
+
+    registry._dsn = database
+    generation = registry._generation
+    await until(lambda: heard(registry, generation))
+
+    await registry.close()
+    assert registry._listener.cancelled()
+
+
+async def heard(registry: Registry, generation: int) -> bool:
+    return registry._generation > generation
+
+
+async def test_a_key_that_does_not_fit_is_said_and_no_secret_is_guessed(lane, database, tenant):
+    registry = Registry(lane, Seal(["MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="]), database)
+
+    with pytest.raises(SecretKeyUnusable, match="does not fit"):
+        await registry.by_tenant_id(tenant.tenant_id)
+
+
+async def test_load_tenant_finds_by_name_or_says_that_there_is_none(control, seal, tenant):
+    assert await load_tenant(control, seal, "acme") == tenant
+    with pytest.raises(TenantNotFound, match="`other`"):
+        await load_tenant(control, seal, "other")
+
+
+async def test_a_tenant_does_not_show_its_secrets(tenant):
+    shown = f"{tenant} {tenant!r} {[tenant]}"
+
+    assert tenant.secrets
+    assert not any(secret in shown for secret in tenant.secrets)
