@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 
 from litestar import Litestar, Router
 from litestar.di import Provide
@@ -18,6 +17,7 @@ from billingwatch.api.problems import EXCEPTION_HANDLERS
 from billingwatch.api.webhook import webhook
 from billingwatch.logs import configure_logs
 from billingwatch.postgres.database import open_database
+from billingwatch.release import release
 from billingwatch.service import Service
 from billingwatch.settings import Settings, load_settings
 
@@ -63,9 +63,3 @@ def create_app_of_worker() -> Litestar:
     configure_logs(log_format=settings.log_format, log_level=settings.log_level)
     return create_app(settings, open_database(settings).dsn, processing=False)
 
-
-def release() -> str:
-    try:
-        return version("billingwatch-server")
-    except PackageNotFoundError:
-        return "0"

@@ -19,6 +19,8 @@ from typing import Any
 import httpx
 import pytest
 
+from billingwatch.postgres.embedded import EmbeddedServer
+
 START_SECONDS = 60
 
 
@@ -33,7 +35,7 @@ class Installation:
             self.environ["BILLINGWATCH_POSTGRES_BIN"] = os.environ["BILLINGWATCH_POSTGRES_BIN"]
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "billingwatch", *arguments]
+        return [sys.executable, "-P", "-m", "billingwatch", *arguments]
 
     def run(self, *arguments: str, input: bytes | None = None, check: bool = True) -> subprocess.CompletedProcess[bytes]:  # noqa: A002
         return subprocess.run(self.command(*arguments), env=self.environ, input=input, capture_output=True, check=check, timeout=100)
@@ -92,9 +94,27 @@ def _address(process: subprocess.Popen[bytes], log: Path, start: int) -> str:
     raise TimeoutError(message)
 
 
-@pytest.fixture
-def installation() -> Iterator[Installation]:
+@contextlib.contextmanager
+def _installation() -> Iterator[Installation]:
     directory = Path(tempfile.mkdtemp(prefix="billingwatch-e2e-"))
     directory.chmod(0o711)  # as root, the server runs as another user, who must get in
-    yield Installation(directory)
-    shutil.rmtree(directory, ignore_errors=True)
+    try:
+        yield Installation(directory)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def installation() -> Iterator[Installation]:
+    """From nothing: the first command makes the database."""
+    with _installation() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def standing() -> Iterator[Installation]:
+    """One whose server stays up between the commands of a module's tests."""
+    with _installation() as made:
+        binaries = made.environ.get("BILLINGWATCH_POSTGRES_BIN")
+        with EmbeddedServer.acquire(made.directory, binaries=Path(binaries) if binaries else None):
+            yield made

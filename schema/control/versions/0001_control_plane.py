@@ -21,6 +21,9 @@ ALTER TABLE control.pending_events SET (
 
 # One batch of a lane: rows of many tenants, sorted by (tenant_id, event_id), each (tenant_id, event_id) once. Each tenant's rows go in with one
 # statement, in the tenant's schema. Returns for every row whether the event is new; a known one only counts its deliveries.
+#
+# Postgres plans whatever it evaluates under another search_path anew, expressions of plpgsql included. So the path is the tenant's for the
+# tenant's statement alone, and SET, which needs no plan, takes it back at once.
 RECORD_EVENTS = """
 CREATE FUNCTION control.record_events(
     tenant_ids integer[], schema_names text[], event_ids text[], types text[], api_versions text[], livemodes boolean[],
@@ -30,33 +33,41 @@ CREATE FUNCTION control.record_events(
 LANGUAGE plpgsql
 AS $$
 DECLARE
-    total CONSTANT integer := cardinality(event_ids);
-    is_new boolean[] := array_fill(false, ARRAY[total]);
+    is_new boolean[] := array_fill(false, ARRAY[cardinality(event_ids)]);
+    tenant record;
     recorded text[];
-    is_known boolean;
-    low integer := 1;
-    high integer;
+    fresh integer;
 BEGIN
-    WHILE low <= total LOOP
-        high := low;
-        WHILE high < total AND tenant_ids[high + 1] = tenant_ids[low] LOOP
-            high := high + 1;
-        END LOOP;
-        PERFORM pg_catalog.set_config('search_path', schema_names[low], true);
-        IF high = low THEN
+    -- One row per tenant: its first event, and where its events begin and end.
+    FOR tenant IN
+        SELECT span.low, span.high, schema_names[low] AS schema_name, event_ids[low] AS event_id, types[low] AS type,
+               api_versions[low] AS api_version, livemodes[low] AS livemode, accounts[low] AS account, object_ids[low] AS object_id,
+               occurred[low] AS occurred_at, signed[low] AS signed_at, received[low] AS received_at, times[low] AS deliveries,
+               dispositions[low] AS disposition, payloads[low] AS payload
+        FROM (
+            SELECT min(position)::integer AS low, max(position)::integer AS high
+            FROM unnest(tenant_ids) WITH ORDINALITY AS row (tenant_id, position)
+            GROUP BY tenant_id
+        ) AS span
+        ORDER BY span.low
+    LOOP
+        IF tenant.low = tenant.high THEN
             -- The usual case with many tenants; planned anew for every schema, so the plainest statement wins.
+            PERFORM pg_catalog.set_config('search_path', tenant.schema_name, true);
             INSERT INTO events (
                 event_id, type, api_version, livemode, account, object_id, occurred_at, signed_at, received_at, last_received_at,
                 deliveries, disposition, payload
             )
             VALUES (
-                event_ids[low], types[low], api_versions[low], livemodes[low], accounts[low], object_ids[low], occurred[low], signed[low],
-                received[low], received[low], times[low], dispositions[low], payloads[low]::json
+                tenant.event_id, tenant.type, tenant.api_version, tenant.livemode, tenant.account, tenant.object_id, tenant.occurred_at,
+                tenant.signed_at, tenant.received_at, tenant.received_at, tenant.deliveries, tenant.disposition, tenant.payload::json
             )
-            ON CONFLICT ON CONSTRAINT events_pkey DO NOTHING;
-            is_new[low] := FOUND;
-            is_known := NOT FOUND;
+            ON CONFLICT DO NOTHING;
+            GET DIAGNOSTICS fresh = ROW_COUNT;
+            SET LOCAL search_path = pg_catalog;
+            is_new[tenant.low] := fresh = 1;
         ELSE
+            PERFORM pg_catalog.set_config('search_path', tenant.schema_name, true);
             WITH inserted AS (
                 INSERT INTO events (
                     event_id, type, api_version, livemode, account, object_id, occurred_at, signed_at, received_at, last_received_at,
@@ -64,28 +75,30 @@ BEGIN
                 )
                 SELECT event_ids[i], types[i], api_versions[i], livemodes[i], accounts[i], object_ids[i], occurred[i], signed[i],
                        received[i], received[i], times[i], dispositions[i], payloads[i]::json
-                FROM generate_series(low, high) AS i
-                ON CONFLICT ON CONSTRAINT events_pkey DO NOTHING
+                FROM generate_series(tenant.low, tenant.high) AS i
+                ON CONFLICT DO NOTHING
                 RETURNING event_id
             )
             SELECT array_agg(event_id) INTO recorded FROM inserted;
-            FOR i IN low..high LOOP
+            SET LOCAL search_path = pg_catalog;
+            fresh := coalesce(cardinality(recorded), 0);
+            FOR i IN tenant.low..tenant.high LOOP
                 is_new[i] := coalesce(event_ids[i] = ANY (recorded), false);
             END LOOP;
-            is_known := coalesce(cardinality(recorded), 0) <= high - low;
         END IF;
-        IF is_known THEN
+        IF fresh <= tenant.high - tenant.low THEN
+            PERFORM pg_catalog.set_config('search_path', tenant.schema_name, true);
             UPDATE events
             SET deliveries = events.deliveries + times[i],
                 last_received_at = greatest(events.last_received_at, received[i])
-            FROM generate_series(low, high) AS i
+            FROM generate_series(tenant.low, tenant.high) AS i
             WHERE events.event_id = event_ids[i] AND NOT is_new[i];
+            SET LOCAL search_path = pg_catalog;
         END IF;
-        low := high + 1;
     END LOOP;
     INSERT INTO control.pending_events (tenant_id, event_id, received_at)
     SELECT tenant_ids[i], event_ids[i], received[i]
-    FROM generate_series(1, total) AS i
+    FROM generate_series(1, cardinality(event_ids)) AS i
     WHERE is_new[i] AND dispositions[i] = 'process'
     ORDER BY i;
     RETURN is_new;

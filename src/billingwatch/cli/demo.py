@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -19,6 +20,7 @@ from billingwatch.demo.audience import anomalies, await_processed
 from billingwatch.demo.cast import CAST, Script, interleave, write_script
 from billingwatch.demo.sender import Endpoint, send_all
 from billingwatch.demo.stage import Stage, set_stage
+from billingwatch.logs import configure_logs
 from billingwatch.settings import load_settings
 from billingwatch.tenancy.analysts import analyst_dsn, create_analyst
 
@@ -43,6 +45,7 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
 )
 def demo(port: int, *, once: bool) -> None:
     """Provision three tenants, send them weeks of signed Stripe events over HTTP, and show the anomalies found."""
+    configure_logs(log_level="warning")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with set_stage(load_settings(), port=port) as stage:
         talk.print(f"service and PostgreSQL are up: {stage.url}", markup=False)
@@ -121,6 +124,6 @@ def _suggest(stage: Stage, tenant: Watched) -> None:
         f"browse the API      {stage.url}/docs",
         f"ask it              curl -H 'Authorization: Bearer {tenant.api_key}' '{stage.url}/anomalies?status=open'",
         f"query as an analyst {psql} '{dsn}' -c '{QUERY}'",
-        f"operate             BILLINGWATCH_DATA_DIR={stage.settings.data_dir} billingwatch tenants list",
+        f"operate             BILLINGWATCH_DATA_DIR={stage.settings.data_dir} {sys.argv[0]} tenants list",
     ):
         data.print(f"  {line}", markup=False)

@@ -3,37 +3,46 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from importlib import import_module
+from types import MappingProxyType
 
 import rich_click as click
 
-from billingwatch.app import release
-from billingwatch.cli.analysts import analysts
-from billingwatch.cli.bench import bench
-from billingwatch.cli.demo import demo
-from billingwatch.cli.events import events
-from billingwatch.cli.migrate import migrate
 from billingwatch.cli.output import talk
-from billingwatch.cli.replay import replay
-from billingwatch.cli.serve import serve
-from billingwatch.cli.simulate import simulate
-from billingwatch.cli.tenants import tenants
-from billingwatch.cli.worker import worker
 from billingwatch.errors import BillingWatchError
 from billingwatch.logs import configure_logs
+from billingwatch.release import release
 from billingwatch.settings import load_settings
 
-click.rich_click.TEXT_MARKUP = "markdown"
 USAGE_ERROR = 2  # exit code of an error that the caller can mend
 
+COMMANDS: Mapping[str, str] = MappingProxyType(
+    {
+        name: f"billingwatch.cli.{name}"
+        for name in ("serve", "worker", "tenants", "analysts", "migrate", "events", "simulate", "replay", "bench", "demo")
+    }
+)
+"""Name → module with a command of that name; imported when it is asked for, so that a command does not wait for the others."""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "BILLINGWATCH_CLI"})
+
+class Commands(click.RichGroup):
+    """The commands of COMMANDS."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(COMMANDS[cmd_name]), cmd_name)
+        return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(release(), prog_name="billingwatch")
 def root() -> None:
     """BillingWatch: a billing monitor for many Stripe accounts, one Postgres schema each."""
-
-
-for command in (serve, worker, tenants, analysts, migrate, events, simulate, replay, bench, demo):
-    root.add_command(command)
 
 
 def run() -> None:

@@ -40,6 +40,8 @@ SHUTDOWN_SECONDS = 20  # what requests in flight get before they are cut off
 @click.option("--no-worker", is_flag=True, help="Do not process events here; run `billingwatch worker` elsewhere.")
 def serve(host: str, port: int, workers: int, *, no_worker: bool) -> None:
     """Receive webhooks, serve the API, and process events unless `--no-worker`."""
+    # Uvicorn ends gracefully and then raises the signal again: let it end this process in order too, so that the database is released.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = load_settings()
     listener = _listen(host, port)
     with open_database(settings) as database, database.kept_up():
@@ -57,7 +59,7 @@ def serve(host: str, port: int, workers: int, *, no_worker: bool) -> None:
 def _serve_with_many(listener: socket.socket, workers: int, *, processing: bool) -> None:
     shared = Path(tempfile.mkdtemp(prefix="billingwatch-metrics-"))
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(shared)  # how the processes' counters become one
-    worker = subprocess.Popen([sys.executable, "-m", "billingwatch", "worker"]) if processing else None
+    worker = subprocess.Popen([sys.executable, "-P", "-m", "billingwatch", "worker"]) if processing else None
     try:
         config = _config("billingwatch.app:create_app_of_worker", factory=True, workers=workers)
         Multiprocess(config, sockets=[listener]).run()

@@ -120,7 +120,7 @@ def _clear(settings: Settings, directory: Path) -> None:
 
 @contextlib.contextmanager
 def _service(port: int, environ: dict[str, str], output: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "billingwatch", "serve", "--port", str(port)]
+    command = [sys.executable, "-P", "-m", "billingwatch", "serve", "--port", str(port)]
     # A session of its own: Ctrl-C reaches the demo alone, which then stops the service in order.
     process = subprocess.Popen(command, env=environ, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True)
     try:

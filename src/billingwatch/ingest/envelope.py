@@ -13,7 +13,7 @@ from billingwatch.errors import EventMalformed
 Disposition = Literal["process", "ignored", "needs_fetch"]
 
 # Printable ASCII: Stripe's ids and types are, and Postgres could not store a NUL.
-_Word = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[!-~]+$")]
+_Word = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[!-~]+\Z")]
 
 THIN = "v2.core.event"
 _LATEST = 253_370_764_800  # the year 9999: test clocks run ahead, a timestamptz ends
@@ -76,7 +76,7 @@ def read_envelope(body: bytes) -> Envelope:
     thin = event.object_ == THIN
     account = event.account
     if account is None and thin and isinstance(event.context, str) and event.context.startswith("acct_"):
-        account = event.context
+        account = _plain_text(event.context)
     inside = event.related_object if thin else event.data.object_ if event.data else None
     return Envelope(
         event_id=event.id,
@@ -92,7 +92,7 @@ def read_envelope(body: bytes) -> Envelope:
 
 def _instant(created: float | datetime) -> datetime:
     if isinstance(created, datetime):
-        return created if created.tzinfo else created.replace(tzinfo=UTC)
+        return created.astimezone(UTC) if created.tzinfo else created.replace(tzinfo=UTC)
     return datetime.fromtimestamp(min(max(created, 0), _LATEST), UTC)
 
 

@@ -175,6 +175,7 @@ def _fail(batch: Sequence[tuple[Delivery, asyncio.Future[Recorded]]], error: Bil
 
 
 def _refusal(error: asyncpg.PostgresError) -> BillingWatchError:
-    if isinstance(error, asyncpg.DataError):
+    # ProgramLimitExceeded: nested deeper than the server's stack.
+    if isinstance(error, asyncpg.DataError | asyncpg.ProgramLimitExceededError):
         return EventMalformed(reason=error.args[0] if error.args else type(error).__name__)
     return Overloaded(reason="the tenant's tables are not available")

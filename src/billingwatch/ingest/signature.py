@@ -30,7 +30,8 @@ def verify(body: str, header: str | None, secrets: Sequence[str], *, as_of: date
 
 
 def _signed_at(header: str | None) -> int:
-    if header is None or len(header) > HEADER_LIMIT:
+    # Comparing a v1 that is not ASCII is a TypeError in the library.
+    if header is None or len(header) > HEADER_LIMIT or not header.isascii():
         raise SignatureInvalid
     # The library signs over the first `t` it finds and reads it leniently: one plain `t`, or an old signature could be shown with a fresh time.
     times = [item.removeprefix("t=") for item in header.split(",") if item.partition("=")[0] == "t"]

@@ -1,0 +1,259 @@
+"""One webhook, from its token to its commit: each reason for a refusal is told apart, and a refused one leaves nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timedelta
+
+import pytest
+import stripe
+
+from billingwatch.errors import (
+    EventMalformed,
+    Overloaded,
+    RateLimited,
+    SignatureInvalid,
+    TenantNotFound,
+    TenantSuspended,
+    TenantUnconfigured,
+)
+from billingwatch.ingest.rate_limit import RateLimit
+from billingwatch.ingest.receive import Receiver
+from billingwatch.ingest.recorder import Recorded
+from billingwatch.tenancy.lanes import Lane
+from billingwatch.tenancy.provision import add_secret, list_secrets, remove_secret
+from billingwatch.tenancy.registry import Registry
+
+SECRET = "whsec_the_secret_of_acme"
+ROLLED = "whsec_the_secret_after_the_roll"
+OTHER = "whsec_the_secret_of_another"
+T = 1_772_366_400
+BODY = b'{"id": "evt_1", "object": "event", "type": "charge.succeeded", "created": 1772000000, "livemode": true, "name": "Zo\xc3\xab"}'
+STORED = "SELECT event_id, deliveries FROM events ORDER BY event_id"
+
+
+def sign(body: bytes = BODY, secret: str = SECRET, at: int = T) -> str:
+    return stripe.WebhookSignature.generate_signature_header(payload=body.decode("utf-8", "replace"), secret=secret, timestamp=at)
+
+
+class Clock:
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock(datetime.fromisoformat("2026-03-01T12:00:00Z"))
+
+
+@pytest.fixture
+async def acme(provision_tenant):
+    """(tenant, webhook token)"""
+    tenant, handed_out = await provision_tenant("acme", secrets=(SECRET,))
+    return tenant, handed_out.webhook_token
+
+
+@pytest.fixture
+async def make_receiver(database, seal, make_recorder, clock) -> AsyncIterator[Callable[..., Receiver]]:
+    lanes: list[Lane] = []
+
+    def make(dsn: str = database, *, per_second: int = 1000) -> Receiver:
+        lanes.append(Lane(dsn, "tests registry"))
+        registry = Registry(lanes[-1], seal, dsn)
+        rate_limit = RateLimit(per_second=per_second, burst_seconds=1, monotonic=lambda: clock.now.timestamp())
+        return Receiver(registry, rate_limit, make_recorder(dsn=dsn), clock)
+
+    yield make
+    for lane in lanes:
+        await lane.close()
+
+
+async def test_a_signed_event_is_committed_when_receive_returns(make_receiver, rows, pending, clock, acme):
+    tenant, token = acme
+
+    recorded = await make_receiver().receive(token, BODY, sign())
+
+    assert recorded == Recorded(is_new=True)
+    assert await rows(tenant, "SELECT event_id, payload, received_at, signed_at FROM events") == [("evt_1", BODY.decode(), clock.now, clock.now)]
+    assert await pending() == [(tenant.tenant_id, "evt_1")]
+
+
+async def test_a_retry_with_a_fresh_signature_is_the_same_event(make_receiver, rows, pending, clock, acme):
+    tenant, token = acme
+    receiver = make_receiver()
+    await receiver.receive(token, BODY, sign())
+    clock.now += timedelta(days=3)
+
+    # Stripe signs every attempt anew, and what is left to deliver changes in the body.
+    again = BODY.replace(b'"name"', b'"pending_webhooks": 0, "name"')
+    recorded = await receiver.receive(token, again, sign(again, at=int(clock.now.timestamp())))
+
+    assert recorded == Recorded(is_new=False)
+    assert await rows(tenant, STORED) == [("evt_1", 2)]
+    assert len(await pending()) == 1
+
+
+async def test_an_unknown_token_is_told_apart_before_anything_else(make_receiver, acme):
+    for token in ("", "unknown", acme[1][:-1], acme[1] + "/"):
+        with pytest.raises(TenantNotFound):
+            await make_receiver().receive(token, b"not even JSON", None)
+
+
+@pytest.mark.parametrize("header", [None, "", "nonsense", f"t={T},v1={'0' * 64}"])
+async def test_without_a_good_signature_nothing_is_stored(make_receiver, rows, acme, header):
+    tenant, token = acme
+
+    with pytest.raises(SignatureInvalid):
+        await make_receiver().receive(token, BODY, header)
+
+    assert await rows(tenant, STORED) == []
+
+
+async def test_another_tenants_secret_opens_nothing(make_receiver, rows, acme, provision_tenant):
+    tenant, token = acme
+    other, handed_out = await provision_tenant("other", secrets=(OTHER,))
+    receiver = make_receiver()
+
+    with pytest.raises(SignatureInvalid):
+        await receiver.receive(handed_out.webhook_token, BODY, sign())
+    with pytest.raises(SignatureInvalid):
+        await receiver.receive(token, BODY, sign(secret=OTHER))
+
+    assert await rows(tenant, STORED) == await rows(other, STORED) == []
+
+
+async def test_the_same_event_for_two_tenants_is_two_events(make_receiver, rows, acme, provision_tenant):
+    tenant, token = acme
+    other, handed_out = await provision_tenant("other", secrets=(OTHER,))
+    receiver = make_receiver()
+
+    one = await receiver.receive(token, BODY, sign())
+    two = await receiver.receive(handed_out.webhook_token, BODY, sign(secret=OTHER))
+
+    assert one.is_new
+    assert two.is_new
+    assert await rows(tenant, STORED) == await rows(other, STORED) == [("evt_1", 1)]
+
+
+@pytest.mark.parametrize("seconds", [-301, 301])
+async def test_an_old_or_early_signature_is_refused_by_the_clock_that_was_handed_in(make_receiver, rows, acme, seconds):
+    tenant, token = acme
+
+    with pytest.raises(SignatureInvalid):
+        await make_receiver().receive(token, BODY, sign(at=T + seconds))
+
+    assert await rows(tenant, STORED) == []
+
+
+async def test_a_roll_takes_effect_with_the_next_look_at_the_tenant(make_receiver, control, seal, acme):
+    _, token = acme
+    await add_secret(control, seal, "acme", ROLLED)
+    receiver = make_receiver()
+    both = f"{sign()},{sign(secret=ROLLED).partition(',')[2]}"
+
+    for header in (sign(), sign(secret=ROLLED), both):
+        await receiver.receive(token, BODY, header)
+    await remove_secret(control, "acme", (await list_secrets(control, "acme"))[0].secret_id)
+
+    later = make_receiver()
+    await later.receive(token, BODY, both)
+    with pytest.raises(SignatureInvalid):
+        await later.receive(token, BODY, sign())
+
+
+async def test_a_tenant_without_a_secret_receives_nothing(make_receiver, rows, provision_tenant):
+    tenant, handed_out = await provision_tenant(secrets=())
+
+    for header in (None, sign(), sign(secret="")):
+        with pytest.raises(TenantUnconfigured):
+            await make_receiver().receive(handed_out.webhook_token, BODY, header)
+
+    assert await rows(tenant, STORED) == []
+
+
+async def test_a_suspended_tenant_receives_nothing(make_receiver, rows, control, acme):
+    tenant, token = acme
+    await control.execute("UPDATE control.tenants SET status = 'suspended'")
+
+    with pytest.raises(TenantSuspended):
+        await make_receiver().receive(token, BODY, sign())
+
+    assert await rows(tenant, STORED) == []
+
+
+@pytest.mark.parametrize("body", [b"", b"hello", b"{}", b'{"id": "evt_1"}', BODY.replace(b'"id": "evt_1", ', b""), BODY + b"}"])
+async def test_a_signed_body_that_is_no_event_is_malformed_and_not_stored(make_receiver, rows, acme, body):
+    tenant, token = acme
+
+    with pytest.raises(EventMalformed):
+        await make_receiver().receive(token, body, sign(body))
+
+    assert await rows(tenant, STORED) == []
+
+
+async def test_a_body_that_is_not_utf_8_is_malformed(make_receiver, acme):
+    body = BODY.replace(b"\xc3\xab", b"\xeb")
+
+    with pytest.raises(EventMalformed, match="not UTF-8"):
+        await make_receiver().receive(acme[1], body, sign(body))
+
+
+async def test_what_is_inside_is_not_told_to_who_cannot_sign(make_receiver, acme):
+    with pytest.raises(SignatureInvalid):
+        await make_receiver().receive(acme[1], b"not even JSON", sign())
+
+
+async def test_above_its_rate_a_tenant_is_refused_and_later_admitted(make_receiver, rows, clock, acme):
+    tenant, token = acme
+    receiver = make_receiver(per_second=5)
+    bodies = [BODY.replace(b"evt_1", f"evt_{number}".encode()) for number in range(8)]
+
+    done = await asyncio.gather(*(receiver.receive(token, body, sign(body)) for body in bodies), return_exceptions=True)
+    clock.now += timedelta(seconds=done[-1].facts["retry_after"])
+    retried = await receiver.receive(token, bodies[-1], sign(bodies[-1]))
+
+    assert [type(one) for one in done] == [Recorded] * 5 + [RateLimited] * 3
+    assert retried.is_new
+    assert len(await rows(tenant, STORED)) == 6
+
+
+async def test_events_of_the_other_mode_of_unknown_types_and_thin_ones_are_all_stored(make_receiver, rows, pending, acme):
+    tenant, token = acme
+    receiver = make_receiver()
+    bodies = [
+        BODY.replace(b"charge.succeeded", b"nobody.knows_this"),
+        BODY.replace(b"evt_1", b"evt_2").replace(b"true", b"false"),
+        b'{"id": "evt_3", "object": "v2.core.event", "type": "v1.charge.succeeded", "created": "2026-03-01T12:00:00.123Z", "livemode": true,'
+        b' "snapshot_event": "evt_1", "related_object": {"id": "ch_1", "type": "charge", "url": "/v1/charges/ch_1"}}',
+    ]
+
+    for body in bodies:
+        assert (await receiver.receive(token, body, sign(body))).is_new
+
+    assert await rows(tenant, "SELECT event_id, disposition FROM events ORDER BY event_id") == [
+        ("evt_1", "process"),
+        ("evt_2", "ignored"),
+        ("evt_3", "needs_fetch"),
+    ]
+    assert await pending() == [(tenant.tenant_id, "evt_1")]
+
+
+async def test_while_the_database_is_away_nothing_is_acknowledged_and_afterwards_everything_works(make_receiver, rows, road, acme):
+    tenant, token = acme
+    known, unknown = make_receiver(road.dsn), make_receiver(road.dsn)
+    await known.receive(token, BODY, sign())
+
+    await road.cut()
+    for receiver in (known, unknown):
+        with pytest.raises(Overloaded):
+            await receiver.receive(token, BODY.replace(b"evt_1", b"evt_2"), sign(BODY.replace(b"evt_1", b"evt_2")))
+    await road.mend()
+    await asyncio.sleep(0.6)  # a lane that found the database away waits that long before it tries again
+    for receiver in (known, unknown):
+        await receiver.receive(token, BODY, sign())
+
+    assert await rows(tenant, STORED) == [("evt_1", 3)]

@@ -1,0 +1,96 @@
+"""The payload stays what was signed, byte for byte, so that it can be verified again."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+import stripe
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from billingwatch.ingest.envelope import read_envelope
+from billingwatch.ingest.events import get_event
+from billingwatch.ingest.recorder import Delivery, record_events
+from billingwatch.ingest.signature import verify
+
+SECRET = "whsec_the_secret_of_this_tenant"
+T = 1_700_000_000
+NOW = datetime.fromtimestamp(T, UTC)
+HEAD = '"id": "evt_1", "object": "event", "type": "ping", "created": 1700000000, "livemode": true'
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        f"{{{HEAD}}}",
+        f"{{{HEAD}}}\n",
+        f"\r\n \t{{{HEAD}}}  \n\n",
+        f"{{\n  {HEAD.replace(', ', ',  ')}\n}}",
+        f'{{"id": "evt_0", {HEAD}, "amount": 1, "amount": 2}}',  # jsonb would keep one
+        f'{{{HEAD}, "z": 1, "a": 2, "m": {{"b": 1, "a": 2}}}}',  # jsonb would sort
+        f'{{{HEAD}, "numbers": [1.0, 1.00, 1e2, 1E+2, -0, -0.0, 0.10, 123456789012345678901234567890, 1e-400]}}',
+        f'{{{HEAD}, "escapes": "\\u0000 \\u005a \\/ \\ud83c\\udf89 \\"\\\\ \\b\\f\\n\\r\\t"}}',  # jsonb refuses a NUL
+        f'{{{HEAD}, "unicode": "Zoë 日本 🎉 \u2028\u2029\u00ad\ufffd\u0301"}}',
+        f'{{{HEAD}, "": {{"": [[], {{}}, [null, true, false]]}}}}',
+        f'{{{HEAD}, "long": "{"x" * 900_000}"}}',
+        f'{{{HEAD}, "deep": {"[" * 500}{"]" * 500}}}',
+    ],
+    ids=["plain", "newline", "whitespace", "indented", "twice", "order", "numbers", "escapes", "unicode", "empty", "long", "deep"],
+)
+async def test_a_payload_is_stored_as_it_was_signed(control, tenant, tenant_connection, payload):
+    signature = stripe.WebhookSignature.generate_signature_header(payload=payload, secret=SECRET, timestamp=T)
+    await record_events(control, [delivered(tenant, payload)])
+
+    stored = await tenant_connection.fetchval("SELECT payload FROM events")
+
+    assert stored.encode() == payload.encode()
+    assert verify(stored, signature, [SECRET], as_of=NOW) == NOW
+    event = await get_event(tenant_connection, tenant.tenant_id, "evt_1")
+    # As part of an answer it is the same value; only the whitespace around it is the envelope's.
+    assert msgspec.json.decode(event.payload) == msgspec.json.decode(payload)
+
+
+async def test_whatever_text_an_event_holds_is_stored_as_it_was_signed(control, tenant, tenant_connection):
+    seen: list[str] = []
+
+    @given(st.dictionaries(st.text(), st.text() | st.integers() | st.floats(allow_nan=False, allow_infinity=False), max_size=4), st.booleans())
+    @settings(max_examples=60, deadline=None)
+    def collect(value: object, ascii_only: bool) -> None:
+        extra = json.dumps(value, ensure_ascii=ascii_only)
+        seen.append(f'{{"id": "evt_{len(seen)}", "object": "event", "type": "ping", "created": 1700000000, "x": {extra}}}')
+
+    collect()
+    flags = await record_events(control, [delivered(tenant, payload) for payload in seen])
+
+    assert all(flags)
+    stored = {row["event_id"]: row["payload"] for row in await tenant_connection.fetch("SELECT event_id, payload FROM events")}
+    assert stored == {f"evt_{number}": payload for number, payload in enumerate(seen)}
+
+
+async def test_recording_nothing_is_nothing(control):
+    assert await record_events(control, []) == []
+
+
+async def test_the_columns_say_what_the_envelope_says(control, tenant, tenant_connection):
+    payload = (
+        '{"id": "evt_9", "object": "event", "type": "invoice.paid", "created": 1700000000, "livemode": true, '
+        '"api_version": "2026-10-28.endive", "account": "acct_2", "data": {"object": {"id": "in_1"}}}'
+    )
+
+    await record_events(control, [delivered(tenant, payload)])
+
+    row = await tenant_connection.fetchrow(
+        "SELECT event_id, type, api_version, livemode, account, object_id, occurred_at, signed_at, received_at, last_received_at,"
+        " deliveries, disposition FROM events"
+    )
+    assert tuple(row) == ("evt_9", "invoice.paid", "2026-10-28.endive", True, "acct_2", "in_1", NOW, NOW, NOW, NOW, 1, "process")
+
+
+def delivered(tenant, payload: str) -> Delivery:
+    envelope = read_envelope(payload.encode())
+    return Delivery(
+        tenant=tenant, envelope=envelope, disposition=envelope.disposition(tenant.mode), payload=payload, received_at=NOW, signed_at=NOW
+    )

@@ -1,0 +1,297 @@
+"""Recording: committed once or refused, many at a time, and nobody pays for another's trouble."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+from structlog.testing import capture_logs
+
+from billingwatch.errors import EventMalformed, Overloaded
+from billingwatch.ingest import recorder as recorder_module
+from billingwatch.ingest.recorder import BATCH_LIMIT, Recorded
+from billingwatch.tenancy.scope import tenant_scope
+
+STORED = "SELECT event_id, deliveries FROM events ORDER BY event_id"
+
+
+async def attempt(recorder, deliveries) -> list[Recorded | BaseException]:
+    return await asyncio.gather(*(recorder.record(delivery) for delivery in deliveries), return_exceptions=True)
+
+
+async def test_an_event_is_committed_when_record_returns(make_recorder, make_delivery, rows, pending, tenant):
+    recorded = await make_recorder().record(make_delivery(tenant))
+
+    assert recorded == Recorded(is_new=True)
+    assert await rows(tenant, STORED) == [("evt_1", 1)]
+    assert await pending() == [(tenant.tenant_id, "evt_1")]
+
+
+async def test_many_that_wait_are_written_together(make_recorder, make_delivery, rows, pending, tenant):
+    recorder = make_recorder()
+
+    acks = await attempt(recorder, [make_delivery(tenant, f"evt_{number:03}") for number in range(300)])
+
+    assert acks == [Recorded(is_new=True)] * 300
+    assert recorder.lanes[0].batches == -(-300 // BATCH_LIMIT)
+    assert await rows(tenant, STORED) == [(f"evt_{number:03}", 1) for number in range(300)]
+    assert len(await pending()) == 300
+
+
+async def test_twenty_deliveries_at_once_are_one_event(make_recorder, make_delivery, rows, pending, tenant):
+    acks = await attempt(make_recorder(), [make_delivery(tenant)] * 20)
+
+    assert sorted(ack.is_new for ack in acks) == [False] * 19 + [True]
+    assert await rows(tenant, STORED) == [("evt_1", 20)]
+    assert await pending() == [(tenant.tenant_id, "evt_1")]
+
+
+async def test_twenty_deliveries_over_several_processes_are_one_event(make_recorder, make_delivery, rows, pending, tenant):
+    recorders = [make_recorder() for _ in range(4)]
+    deliveries = [make_delivery(tenant, f"evt_{number}") for number in range(10)]
+
+    done = await asyncio.gather(*(attempt(recorder, [*deliveries, *reversed(deliveries)]) for recorder in recorders))
+
+    acks = [ack for process in done for ack in process]
+    assert sum(ack.is_new for ack in acks) == 10
+    assert await rows(tenant, STORED) == [(f"evt_{number}", 8) for number in range(10)]
+    assert sorted(await pending()) == [(tenant.tenant_id, f"evt_{number}") for number in range(10)]
+
+
+async def test_a_redelivery_counts_and_changes_nothing_else(make_recorder, make_delivery, rows, pending, control, tenant):
+    recorder = make_recorder()
+    first = make_delivery(tenant)
+    later = first.received_at.replace(hour=13)
+    await recorder.record(first)
+    await control.execute("DELETE FROM control.pending_events")
+
+    again = await recorder.record(make_delivery(tenant, body=first.payload.replace("ping", "pong"), received_at=later))
+    earlier = await recorder.record(make_delivery(tenant, received_at=first.received_at.replace(hour=11)))
+
+    assert not again.is_new
+    assert not earlier.is_new
+    ((kind, payload, received_at, last_received_at, deliveries),) = await rows(
+        tenant, "SELECT type, payload, received_at, last_received_at, deliveries FROM events"
+    )
+    assert (kind, payload, received_at, last_received_at, deliveries) == ("ping", first.payload, first.received_at, later, 3)
+    assert await pending() == []
+
+
+async def test_a_batch_of_new_and_known_events_tells_them_apart(make_recorder, make_delivery, rows, tenant):
+    recorder = make_recorder()
+    await attempt(recorder, [make_delivery(tenant, f"evt_{number}") for number in (1, 3)])
+
+    acks = await attempt(recorder, [make_delivery(tenant, f"evt_{number}") for number in (4, 3, 2, 1, 3)])
+
+    assert [ack.is_new for ack in acks] == [True, False, True, False, False]
+    assert await rows(tenant, STORED) == [("evt_1", 2), ("evt_2", 1), ("evt_3", 3), ("evt_4", 1)]
+
+
+async def test_one_event_id_at_two_tenants_is_two_events(make_recorder, make_delivery, rows, pending, provision_tenant):
+    one, other = [(await provision_tenant(name))[0] for name in ("one", "other")]
+    recorder = make_recorder()
+
+    acks = await attempt(recorder, [make_delivery(one), make_delivery(other)])
+
+    assert acks == [Recorded(is_new=True)] * 2
+    assert await rows(one, STORED) == await rows(other, STORED) == [("evt_1", 1)]
+    assert sorted(await pending()) == [(one.tenant_id, "evt_1"), (other.tenant_id, "evt_1")]
+
+
+async def test_what_is_not_to_be_processed_is_stored_and_not_pending(make_recorder, make_delivery, rows, pending, tenant):
+    recorder = make_recorder()
+    wrong_mode = '{"id": "evt_1", "object": "event", "type": "ping", "created": 1700000000, "livemode": false}'
+    thin = '{"id": "evt_2", "object": "v2.core.event", "type": "v1.ping", "created": "2026-09-20T12:00:00Z", "livemode": true}'
+
+    acks = await attempt(recorder, [make_delivery(tenant, body=wrong_mode), make_delivery(tenant, body=thin), make_delivery(tenant, "evt_3")])
+
+    assert acks == [Recorded(is_new=True)] * 3
+    assert await rows(tenant, "SELECT event_id, disposition, livemode FROM events ORDER BY event_id") == [
+        ("evt_1", "ignored", False),
+        ("evt_2", "needs_fetch", True),
+        ("evt_3", "process", True),
+    ]
+    assert await pending() == [(tenant.tenant_id, "evt_3")]
+
+
+async def test_one_event_that_postgres_refuses_does_not_hurt_the_others(make_recorder, make_delivery, rows, pending, tenant):
+    deliveries = [make_delivery(tenant, f"evt_{number}") for number in range(10)]
+    deliveries[3] = msgspec.structs.replace(deliveries[3], payload='{"id": "evt_3", "a": "\x01"}')
+    deliveries[7] = msgspec.structs.replace(deliveries[7], payload="[" * 100_000 + "]" * 100_000)
+    recorder = make_recorder()
+
+    with capture_logs() as logs:
+        acks = await attempt(recorder, deliveries)
+
+    assert [type(ack) for ack in acks] == [Recorded] * 3 + [EventMalformed] + [Recorded] * 3 + [EventMalformed] + [Recorded] * 2
+    stored = [(f"evt_{number}", 1) for number in range(10) if number not in {3, 7}]
+    assert await rows(tenant, STORED) == stored
+    assert sorted(event_id for _, event_id in await pending()) == [event_id for event_id, _ in stored]
+    assert sorted(entry["event_id"] for entry in logs if entry["event"] == "ingest.event_refused") == ["evt_3", "evt_7"]
+
+
+async def test_one_tenant_whose_schema_is_gone_does_not_hurt_the_others(make_recorder, make_delivery, rows, control, provision_tenant):
+    tenants = [(await provision_tenant(f"tenant-{number}"))[0] for number in range(4)]
+    await control.execute(f"DROP SCHEMA {tenants[1].schema_name} CASCADE")
+    recorder = make_recorder()
+
+    acks = await attempt(recorder, [make_delivery(tenant, f"evt_{number}") for number in range(3) for tenant in tenants])
+
+    assert [type(ack) for ack in acks] == [Recorded, Overloaded, Recorded, Recorded] * 3
+    for tenant in (tenants[0], tenants[2], tenants[3]):
+        assert len(await rows(tenant, STORED)) == 3
+
+
+async def test_a_full_queue_refuses_at_once_and_keeps_what_it_took(make_recorder, make_delivery, rows, tenant):
+    recorder = make_recorder(queue_limit=5)
+
+    async with recorder.lanes[0].lane.hold():
+        first = asyncio.create_task(recorder.record(make_delivery(tenant, "evt_first")))
+        await asyncio.sleep(0.01)  # it is on its way, and no longer waits
+        waiting = [asyncio.create_task(recorder.record(make_delivery(tenant, f"evt_{number}"))) for number in range(5)]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="too many events are waiting"):
+            await recorder.record(make_delivery(tenant, "evt_too_many"))
+        depth = recorder.lanes[0].depth
+    await asyncio.gather(first, *waiting)
+
+    assert depth == 5
+    assert len(await rows(tenant, STORED)) == 6
+    assert (await recorder.record(make_delivery(tenant, "evt_later"))).is_new
+
+
+async def test_closing_writes_what_waits_and_refuses_what_comes_later(make_recorder, make_delivery, rows, tenant):
+    recorder = make_recorder()
+    waiting = [asyncio.create_task(recorder.record(make_delivery(tenant, f"evt_{number:03}"))) for number in range(BATCH_LIMIT * 2)]
+    await asyncio.sleep(0)
+
+    closing = asyncio.create_task(recorder.close())
+    while not recorder.lanes[0]._closing:
+        await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match="shutting down"):
+        await recorder.record(make_delivery(tenant, "evt_late"))
+    await closing
+
+    assert [task.result() for task in waiting] == [Recorded(is_new=True)] * len(waiting)
+    assert len(await rows(tenant, STORED)) == len(waiting)
+    assert not recorder.lanes[0].lane.connected
+
+
+async def test_a_database_that_goes_away_is_said_and_recording_recovers_by_itself(make_recorder, make_delivery, rows, road, tenant):
+    recorder = make_recorder(dsn=road.dsn)
+    await recorder.record(make_delivery(tenant, "evt_before"))
+
+    await road.cut()
+    refused = await attempt(recorder, [make_delivery(tenant, f"evt_{number}") for number in range(20)])
+    refused += await attempt(recorder, [make_delivery(tenant, f"evt_{number}") for number in range(20)])
+    await road.mend()
+    async with asyncio.timeout(5):
+        while isinstance((await attempt(recorder, [make_delivery(tenant, "evt_after")]))[0], Overloaded):
+            await asyncio.sleep(0.05)
+
+    assert {type(error) for error in refused} == {Overloaded}
+    assert [event_id for event_id, _ in await rows(tenant, STORED)] == ["evt_after", "evt_before"]
+
+
+async def test_a_backend_killed_in_mid_batch_costs_no_acknowledged_event(make_recorder, make_delivery, rows, pending, control, tenant):
+    recorder = make_recorder()
+    kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'billingwatch ingest 0' AND datname = current_database()"
+
+    acked: set[str] = set()
+    for burst in range(8):
+        names = [f"evt_{burst}_{number}" for number in range(40)]
+        attempts = asyncio.create_task(attempt(recorder, [make_delivery(tenant, name) for name in names]))
+        await asyncio.sleep(0.001 * burst)
+        await control.execute(kill)
+        acked |= {name for name, ack in zip(names, await attempts, strict=True) if isinstance(ack, Recorded)}
+        again = await attempt(recorder, [make_delivery(tenant, name) for name in names])
+        acked |= {name for name, ack in zip(names, again, strict=True) if isinstance(ack, Recorded)}
+
+    stored = [event_id for event_id, _ in await rows(tenant, STORED)]
+    assert acked <= set(stored)
+    assert len(acked) >= 40
+    assert sorted(event_id for _, event_id in await pending()) == stored
+
+
+async def test_who_stops_waiting_takes_nothing_from_the_others(make_recorder, make_delivery, rows, tenant):
+    recorder = make_recorder()
+    waiting = [asyncio.create_task(recorder.record(make_delivery(tenant, f"evt_{number}"))) for number in range(5)]
+    await asyncio.sleep(0)
+
+    waiting[2].cancel()
+    done = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert isinstance(done[2], asyncio.CancelledError)
+    assert [done[number] for number in (0, 1, 3, 4)] == [Recorded(is_new=True)] * 4
+    assert len(await rows(tenant, STORED)) == 5
+
+
+async def test_a_fault_of_our_own_refuses_the_batch_and_not_the_next(make_recorder, make_delivery, rows, tenant, monkeypatch):
+    recorder = make_recorder()
+
+    async def break_down(connection, deliveries):
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as broken, capture_logs() as logs:
+        broken.setattr(recorder_module, "record_events", break_down)
+        acks = await attempt(recorder, [make_delivery(tenant, "evt_1"), make_delivery(tenant, "evt_2")])
+    after = await recorder.record(make_delivery(tenant, "evt_3"))
+
+    assert {type(ack) for ack in acks} == {Overloaded}
+    assert after.is_new
+    assert [entry["event"] for entry in logs] == ["ingest.batch_failed"]
+
+
+async def test_tenants_of_other_lanes_go_on_while_one_is_locked(make_recorder, make_delivery, connect, rows, provision_tenant):
+    held, free = [(await provision_tenant(name))[0] for name in ("held", "free")]
+    recorder = make_recorder(lanes=2)
+    async with tenant_scope(await connect(), held) as scoped:
+        await scoped.execute("LOCK TABLE events")
+        stuck = asyncio.create_task(recorder.record(make_delivery(held)))
+        await asyncio.sleep(0.02)
+
+        async with asyncio.timeout(5):
+            acked = await recorder.record(make_delivery(free))
+        waits = not stuck.done()
+
+    assert acked.is_new
+    assert waits
+    assert (await stuck).is_new
+
+
+async def test_a_tenant_that_stays_locked_is_refused_after_the_statement_timeout(make_recorder, make_delivery, connect, rows, tenant):
+    recorder = make_recorder(statement_timeout=1)
+    async with tenant_scope(await connect(), tenant) as scoped:
+        await scoped.execute("LOCK TABLE events")
+
+        with pytest.raises(Overloaded, match="not available"):
+            await recorder.record(make_delivery(tenant))
+
+    assert (await recorder.record(make_delivery(tenant))).is_new
+    assert await rows(tenant, STORED) == [("evt_1", 1)]
+
+
+async def test_a_lane_is_recycled_under_load_without_losing_an_event(make_recorder, make_delivery, rows, provision_tenant):
+    tenants = [(await provision_tenant(f"tenant-{number}"))[0] for number in range(4)]
+    recorder = make_recorder(tenants_limit=1)
+
+    for number in range(5):
+        for tenant in tenants:
+            await recorder.record(make_delivery(tenant, f"evt_{number}"))
+
+    assert recorder.lanes[0].lane.recycled >= 5
+    for tenant in tenants:
+        assert await rows(tenant, STORED) == [(f"evt_{number}", 1) for number in range(5)]
+
+
+async def test_tenants_with_new_events_to_process_are_announced_after_the_commit(make_recorder, make_delivery, provision_tenant):
+    one, other = [(await provision_tenant(name))[0] for name in ("one", "other")]
+    announced: list[set[int]] = []
+    recorder = make_recorder(on_recorded=announced.append)
+
+    await attempt(recorder, [make_delivery(one), make_delivery(other)])
+    await attempt(recorder, [make_delivery(one), make_delivery(other, "evt_2")])
+    await attempt(recorder, [make_delivery(one)])
+
+    assert announced == [{one.tenant_id, other.tenant_id}, {other.tenant_id}]
