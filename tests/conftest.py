@@ -154,6 +154,11 @@ async def open_lane(database: str) -> AsyncIterator[OpenLane]:
 
 
 @pytest.fixture
+def now() -> datetime:
+    return NOW
+
+
+@pytest.fixture
 def make_delivery() -> MakeDelivery:
     """A delivery of an event to a tenant, as if its signature had been verified."""
 

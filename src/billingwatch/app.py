@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import cast
 
 from litestar import Litestar, Router
 from litestar.di import Provide
+from litestar.enums import ScopeType
+from litestar.types import LifeSpanReceive, LifeSpanScope, LifeSpanSend, Receive, Scope, Send
 
 from billingwatch.api.access import provide_access
 from billingwatch.api.anomalies import acknowledge_anomaly, list_anomalies_page, mark_false_positive, resolve_anomaly, show_anomaly
@@ -14,12 +17,23 @@ from billingwatch.api.events import list_events_page, show_event
 from billingwatch.api.health import live, metrics, ready
 from billingwatch.api.openapi import assets_router, openapi_config
 from billingwatch.api.problems import EXCEPTION_HANDLERS
-from billingwatch.api.webhook import webhook
+from billingwatch.api.webhook import PATH, receive_delivery, webhook
 from billingwatch.logs import configure_logs
 from billingwatch.postgres.database import open_database
 from billingwatch.release import release
 from billingwatch.service import Service
 from billingwatch.settings import Settings, load_settings
+
+
+class App(Litestar):
+    """Litestar with a short cut: routing and wrapping a delivery, which the webhook does without, cost a fifth of a delivery's time here."""
+
+    async def __call__(self, scope: Scope | LifeSpanScope, receive: Receive | LifeSpanReceive, send: Send | LifeSpanSend) -> None:
+        if scope["type"] == ScopeType.HTTP and scope["path"].startswith(f"{PATH}/"):
+            scope["litestar_app"] = self
+            await receive_delivery(scope, cast(Receive, receive), cast(Send, send))
+            return
+        await super().__call__(scope, receive, send)
 
 
 def create_app(settings: Settings, dsn: str, *, processing: bool = True) -> Litestar:
@@ -48,7 +62,7 @@ def create_app(settings: Settings, dsn: str, *, processing: bool = True) -> Lite
         ],
         dependencies={"access": Provide(provide_access)},
     )
-    return Litestar(
+    return App(
         route_handlers=[webhook, live, ready, metrics, tenant_routes, assets_router()],
         lifespan=[serve],
         exception_handlers=EXCEPTION_HANDLERS,
@@ -62,4 +76,3 @@ def create_app_of_worker() -> Litestar:
     settings = load_settings()
     configure_logs(log_format=settings.log_format, log_level=settings.log_level)
     return create_app(settings, open_database(settings).dsn, processing=False)
-

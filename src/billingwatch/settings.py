@@ -20,7 +20,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     data_dir: Annotated[Path, Meta(description="Where everything that the service keeps is kept")]
     database_url: Annotated[
-        str | None, Meta(pattern=r"^postgres(ql)?://", description="Any PostgreSQL 15–18; unset: the embedded server in the data directory")
+        Annotated[str, Meta(pattern=r"^postgres(ql)?://")] | None,
+        Meta(description="Any PostgreSQL 15–18; unset: the embedded server in the data directory"),
     ] = None
     postgres_bin: Annotated[Path | None, Meta(description="Binaries of an installed PostgreSQL for the embedded server")] = None
     secret_key: Annotated[

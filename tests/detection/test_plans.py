@@ -45,8 +45,8 @@ EIGHT_WEEKS = (
 
 
 SCAN = r"Seq Scan on (charges|invoices|disputes|refunds)"
-# Of these, 200,000 charges fill 4,000 and their index entries as many; one question by key touches four.
-BLOCKS_MAX = 12_000
+# The charges alone fill about 5,000 blocks; a question by key touches four.
+BLOCKS_MAX = 5_000
 
 
 @pytest.fixture

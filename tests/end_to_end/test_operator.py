@@ -35,7 +35,10 @@ def test_a_tenants_life_from_the_command_line(standing: Any) -> None:
         (("tenants", "create", "taken"), "error: a tenant `taken` exists already"),
         (("tenants", "create", "not a name"), "error: `not a name` cannot be a tenant's name"),
         (("tenants", "create", "x" * 64), f"error: `{'x' * 64}` cannot be a tenant's name"),
-        (("tenants", "create", "b", "--secret", "sk_live_oops"), "error: the signing secret must be the whole `whsec_…` text that Stripe shows"),
+        (
+            ("tenants", "create", "b", "--secret", "sk_live_oops"),
+            "error: the signing secret must be the whole `whsec_…` text that Stripe shows",
+        ),
         (("tenants", "show", "nobody"), "error: there is no tenant `nobody`"),
         (("analysts", "create", "nobody"), "error: there is no tenant `nobody`"),
         (("analysts", "revoke", "analyst_nobody"), "error: there is no analyst `analyst_nobody`"),
@@ -93,7 +96,18 @@ def test_a_file_with_a_bad_line_is_replayed_but_for_that_line(standing: Any, tmp
 
 
 def test_the_help_of_every_command_answers(standing: Any) -> None:
-    commands = [(), ("serve",), ("worker",), ("tenants", "create"), ("analysts", "create"), ("migrate",), ("replay",), ("simulate",), ("bench",), ("demo",)]
+    commands = [
+        (),
+        ("serve",),
+        ("worker",),
+        ("tenants", "create"),
+        ("analysts", "create"),
+        ("migrate",),
+        ("replay",),
+        ("simulate",),
+        ("bench",),
+        ("demo",),
+    ]
 
     answers: list[subprocess.CompletedProcess[bytes]] = [standing.run(*command, "--help") for command in commands]
 

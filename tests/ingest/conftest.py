@@ -23,7 +23,11 @@ async def make_recorder(database) -> AsyncIterator[MakeRecorder]:
     made: list[Recorder] = []
 
     def make(*, lanes: int = 1, queue_limit: int = 1000, dsn: str = database, on_recorded=lambda _: None, **lane_options: int) -> Recorder:
-        made.append(Recorder(Lanes(lambda number: Lane(dsn, f"ingest {number}", **lane_options), lanes), queue_limit=queue_limit, on_recorded=on_recorded))
+        made.append(
+            Recorder(
+                Lanes(lambda number: Lane(dsn, f"ingest {number}", **lane_options), lanes), queue_limit=queue_limit, on_recorded=on_recorded
+            )
+        )
         return made[-1]
 
     yield make

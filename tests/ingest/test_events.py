@@ -67,9 +67,13 @@ async def test_each_event_tells_what_became_of_it(tenant_connection, control, te
     bodies = [body("evt_pending"), body("evt_processed"), body("evt_failed"), body("evt_ignored", livemode="false"), thin]
     await record_events(control, [make_delivery(tenant, body=one) for one in bodies])
     await control.execute("DELETE FROM control.pending_events WHERE event_id IN ('evt_processed', 'evt_failed')")
-    await control.execute("INSERT INTO control.dead_letters (tenant_id, event_id, error) VALUES ($1, 'evt_failed', 'no currency')", tenant.tenant_id)
+    await control.execute(
+        "INSERT INTO control.dead_letters (tenant_id, event_id, error) VALUES ($1, 'evt_failed', 'no currency')", tenant.tenant_id
+    )
 
-    listed = {event.event_id: (event.status, event.error) for event in await list_events(tenant_connection, tenant.tenant_id, EVERYTHING, limit=9)}
+    listed = {
+        event.event_id: (event.status, event.error) for event in await list_events(tenant_connection, tenant.tenant_id, EVERYTHING, limit=9)
+    }
 
     assert listed == {
         "evt_pending": ("pending", None),
@@ -83,7 +87,9 @@ async def test_each_event_tells_what_became_of_it(tenant_connection, control, te
         assert (event.status, event.error) == told
 
 
-async def test_another_tenants_trouble_with_the_same_event_is_not_shown(tenant_connection, control, tenant, make_delivery, provision_tenant):
+async def test_another_tenants_trouble_with_the_same_event_is_not_shown(
+    tenant_connection, control, tenant, make_delivery, provision_tenant
+):
     other, _ = await provision_tenant("other")
     await record_events(control, [make_delivery(tenant), make_delivery(other)])
     await control.execute("DELETE FROM control.pending_events WHERE tenant_id = $1", tenant.tenant_id)

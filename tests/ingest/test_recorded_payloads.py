@@ -56,7 +56,9 @@ async def test_a_payload_is_stored_as_it_was_signed(control, tenant, tenant_conn
 async def test_whatever_text_an_event_holds_is_stored_as_it_was_signed(control, tenant, tenant_connection):
     seen: list[str] = []
 
-    @given(st.dictionaries(st.text(), st.text() | st.integers() | st.floats(allow_nan=False, allow_infinity=False), max_size=4), st.booleans())
+    @given(
+        st.dictionaries(st.text(), st.text() | st.integers() | st.floats(allow_nan=False, allow_infinity=False), max_size=4), st.booleans()
+    )
     @settings(max_examples=60, deadline=None)
     def collect(value: object, ascii_only: bool) -> None:
         extra = json.dumps(value, ensure_ascii=ascii_only)

@@ -104,7 +104,9 @@ async def test_what_is_not_to_be_processed_is_stored_and_not_pending(make_record
     wrong_mode = '{"id": "evt_1", "object": "event", "type": "ping", "created": 1700000000, "livemode": false}'
     thin = '{"id": "evt_2", "object": "v2.core.event", "type": "v1.ping", "created": "2026-09-20T12:00:00Z", "livemode": true}'
 
-    acks = await attempt(recorder, [make_delivery(tenant, body=wrong_mode), make_delivery(tenant, body=thin), make_delivery(tenant, "evt_3")])
+    acks = await attempt(
+        recorder, [make_delivery(tenant, body=wrong_mode), make_delivery(tenant, body=thin), make_delivery(tenant, "evt_3")]
+    )
 
     assert acks == [Recorded(is_new=True)] * 3
     assert await rows(tenant, "SELECT event_id, disposition, livemode FROM events ORDER BY event_id") == [

@@ -19,7 +19,9 @@ def rendered() -> str:
 
 @pytest.mark.parametrize(("kind", "limit"), [("r", TABLES_MAX), ("i", INDEXES_MAX)])
 async def test_a_tenants_schema_keeps_to_the_relation_budget(control, tenant, kind, limit):
-    count = await control.fetchval("SELECT count(*) FROM pg_class WHERE relnamespace = $1::text::regnamespace AND relkind = $2::text::\"char\"", tenant.schema_name, kind)
+    count = await control.fetchval(
+        'SELECT count(*) FROM pg_class WHERE relnamespace = $1::text::regnamespace AND relkind = $2::text::"char"', tenant.schema_name, kind
+    )
 
     assert 0 < count <= limit, "every backend caches every relation of every tenant it serves: merge, or drop one"
 
@@ -40,7 +42,7 @@ async def test_a_tenants_schema_holds_tables_indexes_and_views_alone(control, te
 
     found = {what: [row[0] for row in await control.fetch(query, tenant.schema_name)] for what, query in owned.items()}
 
-    assert found == dict.fromkeys(owned, [])
+    assert found == {what: [] for what in owned}
 
 
 async def test_every_table_has_a_primary_key_named_after_it(control, tenant):

@@ -381,7 +381,7 @@ async def test_there_is_no_analyst_of_an_unknown_tenant(control: ControlConnecti
 
 async def test_views_that_were_made_anew_are_granted_again(control: ControlConnection, acme: Tenant, analyst: asyncpg.Connection) -> None:
     async with control.transaction():
-        await control.execute(f"SET LOCAL search_path = {acme.schema_name};\n{migrations.render_views()}")
+        await control.execute(f"SET LOCAL search_path = {acme.schema_name};\n{migrations.render_drop_views()}\n{migrations.render_views()}")
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await analyst.fetch("SELECT * FROM revenue_daily")
 

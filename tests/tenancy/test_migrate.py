@@ -36,6 +36,7 @@ CACHED = (
     migrations.render_upgrade,
     migrations.views,
     migrations.render_views,
+    migrations.render_drop_views,
     migrations.views_digest,
     migrations._scripts,
 )
@@ -204,6 +205,17 @@ async def test_views_that_changed_are_replaced_although_no_revision_did(control,
 
     assert [one.error for one in done] == [None]
     assert await columns(control, tenant.schema_name, "customers_known") == ["email", "customer_id"]
+
+
+async def test_a_column_that_a_view_reads_may_change(control, release, tenant):
+    release.add_view("customers_known", "CREATE VIEW customers_known AS SELECT customer_id, name FROM customers;")
+    await migrated(control)
+    release.add("tenant", "ALTER TABLE customers ALTER COLUMN name TYPE varchar(500)")
+
+    done = await migrated(control)
+
+    assert [one.error for one in done] == [None]
+    assert await columns(control, tenant.schema_name, "customers_known") == ["customer_id", "name"]
 
 
 async def test_a_new_tenant_is_provisioned_at_the_new_head(control, release, provision_tenant):

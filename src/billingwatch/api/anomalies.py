@@ -10,7 +10,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from billingwatch.api.access import TenantAccess
-from billingwatch.api.pages import LIMIT_DEFAULT, LIMIT_MAX, decode_cursor, encode_cursor
+from billingwatch.api.pages import LIMIT_DEFAULT, LIMIT_MAX, decode_cursor, encode_cursor, in_utc
 from billingwatch.detection import store
 from billingwatch.detection.detector import Severity
 from billingwatch.detection.store import Anomaly, AnomalyFilter, Status
@@ -42,7 +42,12 @@ async def list_anomalies_page(
     cursor: FromQuery[str | None] = None,
 ) -> AnomalyPage:
     wanted = AnomalyFilter(
-        status=status, severity=severity, detector=detector, since=since, until=until, after=_after(decode_cursor(cursor))
+        status=status,
+        severity=severity,
+        detector=detector,
+        since=in_utc("since", since),
+        until=in_utc("until", until),
+        after=_after(decode_cursor(cursor)),
     )
     async with access.reading() as connection:
         anomalies = await store.list_anomalies(connection, wanted, limit=limit)

@@ -9,7 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromQuery, PathParameter, QueryParameter
 
 from billingwatch.api.access import TenantAccess
-from billingwatch.api.pages import LIMIT_DEFAULT, LIMIT_MAX, decode_cursor, encode_cursor
+from billingwatch.api.pages import LIMIT_DEFAULT, LIMIT_MAX, decode_cursor, encode_cursor, in_utc
 from billingwatch.ingest.events import Event, EventFilter, EventWithPayload, get_event, list_events
 
 Word = Annotated[str | None, QueryParameter(pattern=r"^[!-~]{1,255}$")]
@@ -32,7 +32,9 @@ async def list_events_page(
     limit: Annotated[int, QueryParameter(ge=1, le=LIMIT_MAX)] = LIMIT_DEFAULT,
     cursor: FromQuery[str | None] = None,
 ) -> EventPage:
-    wanted = EventFilter(type=event_type, object_id=object_id, since=since, until=until, after=decode_cursor(cursor))
+    wanted = EventFilter(
+        type=event_type, object_id=object_id, since=in_utc("since", since), until=in_utc("until", until), after=decode_cursor(cursor)
+    )
     async with access.reading() as connection:
         events = await list_events(connection, access.tenant.tenant_id, wanted, limit=limit)
     last = events[-1] if len(events) == limit else None

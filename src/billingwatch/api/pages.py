@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from datetime import datetime
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -12,6 +12,16 @@ from billingwatch.errors import InputInvalid
 
 LIMIT_DEFAULT = 50
 LIMIT_MAX = 500
+
+
+def in_utc(name: str, value: datetime | None) -> datetime | None:
+    """A time as a request gives it; without an offset it is UTC. InputInvalid for one that no calendar holds."""
+    if value is None:
+        return None
+    try:
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except OverflowError as error:
+        raise InputInvalid(reason=f"`{name}` is out of range") from error
 
 
 def encode_cursor(at: datetime, row_id: str) -> str:

@@ -17,6 +17,11 @@ from billingwatch.ingest.receive import BODY_LIMIT, Receiver
 
 log = structlog.get_logger()
 
+PATH = "/webhook"
+
+_RECORDED = metrics.events.labels("recorded")
+_DUPLICATED = metrics.events.labels("duplicate")
+
 _OK = b'{"status":"ok"}'
 _DUPLICATE = b'{"status":"ok","duplicate":true}'
 
@@ -39,8 +44,7 @@ class ClientGoneError(Exception):
     """The sender hung up before the body was complete."""
 
 
-@asgi("/webhook", is_mount=True, copy_scope=True, include_in_schema=False)
-async def webhook(scope: Scope, receive: Receive, send: Send) -> None:
+async def receive_delivery(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer 200 only after the event is committed; everything else tells the sender to retry, or why not to."""
     if scope["type"] == ScopeType.WEBSOCKET:
         await send({"type": "websocket.close", "code": 1008, "reason": "POST only"})
@@ -53,7 +57,7 @@ async def webhook(scope: Scope, receive: Receive, send: Send) -> None:
         metrics.events.labels("client_gone").inc()
         return
     if status == 200:
-        metrics.events.labels("duplicate" if body is _DUPLICATE else "recorded").inc()
+        (_DUPLICATED if body is _DUPLICATE else _RECORDED).inc()
         metrics.acknowledgement.observe(asyncio.get_running_loop().time() - began)
     else:
         metrics.events.labels(_OUTCOMES.get(status, "error")).inc()
@@ -64,6 +68,9 @@ async def webhook(scope: Scope, receive: Receive, send: Send) -> None:
     raw_headers += [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": raw_headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+webhook = asgi(PATH, is_mount=True, copy_scope=True, include_in_schema=False)(receive_delivery)
 
 
 async def _handle(receiver: Receiver, scope: HTTPScope, receive: Receive) -> tuple[int, bytes, dict[str, str]]:

@@ -75,6 +75,7 @@ def _config(app: object, **options: object) -> uvicorn.Config:
         app,  # type: ignore[arg-type]
         log_config=None,
         access_log=False,
+        proxy_headers=False,  # nobody here asks who the client is
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         lifespan="on",

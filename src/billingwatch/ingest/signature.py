@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-import stripe
+from stripe import SignatureVerificationError, WebhookSignature
 
 from billingwatch.errors import SignatureInvalid, TenantUnconfigured
 
@@ -43,7 +43,7 @@ def _signed_at(header: str | None) -> int:
 def _matches(body: str, header: str | None, secret: str) -> bool:
     try:
         # The library checks the age against its own clock; ours above is the stricter one, and handed in.
-        verified: bool = stripe.WebhookSignature.verify_header(body, header, secret, tolerance=None)
-    except (stripe.SignatureVerificationError, ValueError):
+        verified: bool = WebhookSignature.verify_header(body, header, secret, tolerance=None)
+    except (SignatureVerificationError, ValueError):
         return False
     return verified

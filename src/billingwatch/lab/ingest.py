@@ -92,7 +92,9 @@ def _measure(run: Run, load: LoadProcess, service: ServerProcess, idle: ServerPr
         run.say(f"closed loop, round {number + 1} of {count}: {options.tenants:,} tenants, one tenant, the floors")
         rounds.append(_round(run, load, service, idle, options.seconds / count))
     run.say(f"open loop at {options.rate:,g} events/s")
-    paced = run.post(f"open loop, {options.rate:,g} events/s", load, service, run.phase(service, options.seconds, rate=options.rate, last=-1))
+    paced = run.post(
+        f"open loop, {options.rate:,g} events/s", load, service, run.phase(service, options.seconds, rate=options.rate, last=-1)
+    )
     return Measured(cold=cold, rounds=rounds, paced=paced)
 
 
@@ -113,9 +115,19 @@ def _figures(options: Options, fleet: Fleet, measured: Measured) -> list[Figure]
     fleet_name = f"{options.tenants:,} tenants"
     return [
         at_least("events_per_second", f"acknowledged, {fleet_name}", median(many), "events/s", AIM_EVENTS),
-        at_least("of_flat", "of the flat table's rate", median(rate / each.flat for rate, each in zip(many, rounds, strict=True)), "×", AIM_OF_FLAT),
         at_least(
-            "of_one_tenant", "of one tenant's rate", median(rate / alone for rate, alone in zip(many, one, strict=True)), "×", AIM_OF_ONE_TENANT
+            "of_flat",
+            "of the flat table's rate",
+            median(rate / each.flat for rate, each in zip(many, rounds, strict=True)),
+            "×",
+            AIM_OF_FLAT,
+        ),
+        at_least(
+            "of_one_tenant",
+            "of one tenant's rate",
+            median(rate / alone for rate, alone in zip(many, one, strict=True)),
+            "×",
+            AIM_OF_ONE_TENANT,
         ),
         plain("of_idle", "of the idle handler's rate", median(rate / each.idle for rate, each in zip(many, rounds, strict=True)), "×"),
         plain("one_tenant_per_second", "acknowledged, one tenant", median(one), "events/s"),
@@ -126,7 +138,9 @@ def _figures(options: Options, fleet: Fleet, measured: Measured) -> list[Figure]
         below("open_p99", f"open loop at {options.rate:,g} events/s: p99", paced.p99 if paced else None, "ms", AIM_P99),
         plain("open_max", f"open loop at {options.rate:,g} events/s: max", paced.max if paced else None, "ms"),
         below("provision", "provisioning, per tenant", fmean(fleet.seconds) * 1000, "ms", AIM_PROVISION),
-        plain("provision_last", "provisioning, last tenth over first tenth", fmean(fleet.seconds[-tenth:]) / fmean(fleet.seconds[:tenth]), "×"),
+        plain(
+            "provision_last", "provisioning, last tenth over first tenth", fmean(fleet.seconds[-tenth:]) / fmean(fleet.seconds[:tenth]), "×"
+        ),
     ]
 
 

@@ -45,7 +45,9 @@ class Run:
         self._postmaster: int | None = None
         self._seed = options.seed * 1000
         if is_memory_backed(stage.directory):
-            self.remarks.append(f"{stage.directory} is in memory, so a durable commit costs nothing here: set TMPDIR to a directory on a disk")
+            self.remarks.append(
+                f"{stage.directory} is in memory, so a durable commit costs nothing here: set TMPDIR to a directory on a disk"
+            )
 
     def provision(self, count: int) -> Fleet:
         """Provision the tenants, and write back what that made dirty."""
@@ -73,7 +75,14 @@ class Run:
         return self._seed
 
     def phase(
-        self, server: ServerProcess, seconds: float, *, choice: Choice | None = None, rate: float | None = None, first: int = 0, last: int | None = None
+        self,
+        server: ServerProcess,
+        seconds: float,
+        *,
+        choice: Choice | None = None,
+        rate: float | None = None,
+        first: int = 0,
+        last: int | None = None,
     ) -> Phase:
         """A phase against `server`, tenants drawn as the options say unless `choice` does."""
         return Phase(
@@ -139,7 +148,9 @@ class Run:
         for outcome in outcomes:
             statuses.update(outcome.statuses)
         if refused := statuses.total() - statuses[OK]:
-            self.remarks.append(f"{refused:,} deliveries were not acknowledged: {', '.join(f'{times:,} × {status}' for status, times in statuses.items())}")
+            self.remarks.append(
+                f"{refused:,} deliveries were not acknowledged: {', '.join(f'{times:,} × {status}' for status, times in statuses.items())}"
+            )
         if unposted := sum(outcome.unposted for outcome in outcomes):
             self.remarks.append(f"{unposted:,} events were due and never posted, because no connection was free")
         return Report(

@@ -35,7 +35,12 @@ class ServerProcess:
         with log.open("wb") as file:
             # A session of its own: Ctrl-C reaches the bench alone, which then ends its processes in order.
             self._process = subprocess.Popen(
-                [sys.executable, "-m", *arguments], env=dict(environ), stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+                [sys.executable, "-m", *arguments],
+                env=dict(environ),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
             )
         self.port = 0
 

@@ -88,7 +88,11 @@ def check_recording(posted: Posted, found: Found) -> list[Check]:
     twice = [event_id for event_id, times in Counter(event_id for _, event_id in found.stored.elements()).items() if times > 1]
     over = found.deliveries - found.stored.total()
     return [
-        _check("every acknowledged event is stored for its tenant", not missing, f"{posted.acked.total():,} acknowledged, {len(missing):,} missing"),
+        _check(
+            "every acknowledged event is stored for its tenant",
+            not missing,
+            f"{posted.acked.total():,} acknowledged, {len(missing):,} missing",
+        ),
         _check("no event is stored for another tenant", not strange, f"{found.stored.total():,} stored, {len(strange):,} misplaced"),
         _check("no event is stored twice", not twice and not over, f"{len(twice):,} stored and {over:,} counted more than once"),
     ]

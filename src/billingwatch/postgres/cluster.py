@@ -42,6 +42,7 @@ SETTINGS: Mapping[str, str] = {
 
 GREETING = r"""
 SELECT format('CREATE DATABASE %I', :'database') WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = :'database') \gexec
+SELECT 'REVOKE CONNECT, TEMPORARY ON DATABASE postgres, template1 FROM PUBLIC' WHERE pg_catalog.has_database_privilege('public', 'postgres', 'CONNECT') \gexec
 """
 
 log = structlog.get_logger()

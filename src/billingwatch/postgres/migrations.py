@@ -67,10 +67,15 @@ def views() -> Mapping[str, str]:
 
 
 @cache
+def render_drop_views() -> str:
+    """SQL that drops the views of a tenant schema, so that a migration may change the columns that they read."""
+    return "".join(f"DROP VIEW IF EXISTS {name};\n" for name in views())
+
+
+@cache
 def render_views() -> str:
-    """SQL that replaces all views of a tenant schema."""
-    drops = "".join(f"DROP VIEW IF EXISTS {name};\n" for name in views())
-    return drops + "\n".join(views().values())
+    """SQL that creates the views of a tenant schema."""
+    return "\n".join(views().values())
 
 
 @cache

@@ -71,7 +71,7 @@ async def _migrate_tenant(control: ControlConnection, tenant_id: TenantId, schem
             raise SchemaOutdated(reason=f"its schema is at {revision}, which this release does not know")
         await control.execute(
             f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; SET LOCAL search_path = {checked_schema_name(schema_name)};\n"
-            f"{migrations.render_upgrade('tenant', revision)}\n{migrations.render_views()}"
+            f"{migrations.render_drop_views()}\n{migrations.render_upgrade('tenant', revision)}\n{migrations.render_views()}"
         )
         await regrant(control, tenant_id, schema_name)
         await control.execute(sql["set_tenant_revision"], tenant_id, migrations.head("tenant"), migrations.views_digest())

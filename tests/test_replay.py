@@ -1,0 +1,211 @@
+"""Replay: a file's events are recorded and processed as if Stripe had delivered them, once however often it is run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from billingwatch import replay as replay_module
+from billingwatch.errors import DatabaseUnavailable, InputInvalid
+from billingwatch.replay import Replay, split_events
+from billingwatch.tenancy.scope import tenant_scope
+
+
+def event(number: int, **envelope: object) -> dict[str, object]:
+    customer = {"id": f"cus_{number}", "object": "customer", "created": 1_772_000_000}
+    return {
+        "id": f"evt_{number}",
+        "object": "event",
+        "type": "customer.created",
+        "created": 1_772_000_000,
+        "livemode": True,
+        "data": {"object": customer},
+        **envelope,
+    }
+
+
+def lines(*events: object) -> bytes:
+    return b"".join(json.dumps(one).encode() + b"\n" for one in events)
+
+
+@pytest.fixture
+def run(database, tenant, now):
+    async def run(*entries: bytes, on_progress=lambda _: None):
+        return await Replay(database, tenant, lambda: now).run(entries, on_progress)
+
+    return run
+
+
+@pytest.fixture
+def count(connect, tenant):
+    async def count(table: str) -> int:
+        async with tenant_scope(await connect(), tenant) as scoped:
+            return await scoped.fetchval(f"SELECT count(*) FROM {table}")
+
+    return count
+
+
+ONE, TWO = event(1), event(2)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        lines(ONE, TWO),
+        lines(ONE, TWO).rstrip(),
+        b"\n \n" + lines(ONE) + b"\n\n" + lines(TWO) + b"\n",
+        lines(ONE, TWO).replace(b"\n", b"\r\n"),
+        json.dumps([ONE, TWO]).encode(),
+        json.dumps([ONE, TWO], indent=2).encode(),
+        json.dumps({"object": "list", "data": [ONE, TWO], "has_more": False}).encode(),
+        json.dumps({"object": "list", "url": "/v1/events", "data": [ONE, TWO]}, indent=4).encode(),
+    ],
+)
+def test_lines_arrays_and_stripes_lists_are_split_into_events(document):
+    assert [json.loads(entry) for entry in split_events(document)] == [ONE, TWO]
+
+
+def test_one_event_alone_is_one_event_in_every_form():
+    for document in (lines(ONE), json.dumps(ONE).encode(), json.dumps([ONE]).encode(), json.dumps({"data": [ONE]}).encode()):
+        assert [json.loads(entry) for entry in split_events(document)] == [ONE]
+
+
+def test_an_event_keeps_its_bytes():
+    entry = b'{"id": "evt_1",  "amount": 1.00, "amount": 2}'
+
+    assert split_events(entry + b"\n" + entry) == [entry, entry]
+    assert split_events(b"[" + entry + b" , " + entry + b"]") == [entry, entry]
+
+
+@pytest.mark.parametrize("document", [b"hello", b"[1, 2", b"\xff\xfe", b"<xml/>", b"id,type\nevt_1,ping\n"])
+def test_what_is_no_file_of_events_is_said(document):
+    with pytest.raises(InputInvalid, match="neither one event per line nor a list"):
+        split_events(document)
+
+
+@given(st.binary(max_size=100))
+def test_no_document_raises_anything_but_that(document):
+    try:
+        entries = split_events(document)
+    except InputInvalid:
+        return
+    assert all(isinstance(entry, bytes) for entry in entries)
+
+
+async def test_events_are_recorded_and_processed(run, count):
+    done = await run(*(json.dumps(event(number)).encode() for number in range(10)))
+
+    assert (done.recorded, done.duplicates, done.ignored, done.processed, done.dead, done.refused) == (10, 0, 0, 10, 0, [])
+    assert done.read == 10
+    assert (await count("events"), await count("customers")) == (10, 10)
+
+
+async def test_a_second_run_changes_nothing(run, count, control):
+    entries = [json.dumps(event(number)).encode() for number in range(10)]
+    await run(*entries)
+
+    again = await run(*entries)
+
+    assert (again.recorded, again.duplicates, again.processed) == (0, 10, 0)
+    assert await count("events") == 10
+    assert await control.fetchval("SELECT count(*) FROM control.pending_events") == 0
+
+
+async def test_more_than_a_batch_is_replayed_with_progress(run, count, monkeypatch):
+    monkeypatch.setattr(replay_module, "BATCH", 7)
+    seen: list[int] = []
+
+    done = await run(
+        *(json.dumps(event(number)).encode() for number in range(50)), on_progress=lambda progress: seen.append(progress.processed)
+    )
+
+    assert (done.recorded, done.processed) == (50, 50)
+    assert await count("customers") == 50
+    assert seen == sorted(seen)
+    assert seen[-1] == 50
+
+
+async def test_what_is_no_event_is_counted_with_its_place_and_the_rest_goes_on(run, count):
+    done = await run(json.dumps(ONE).encode(), b"{}", b"\xff", json.dumps(TWO).encode(), b"[]")
+
+    assert [refused.number for refused in done.refused] == [2, 3, 5]
+    assert all(refused.reason for refused in done.refused)
+    assert (done.recorded, done.read) == (2, 5)
+    assert await count("customers") == 2
+
+
+async def test_an_event_that_only_postgres_refuses_does_not_stop_the_rest(run, count):
+    poisoned = json.dumps(TWO).encode().replace(b'"created": 1772000000}', b'"created": 1772000000, "name": "\x01"}')
+
+    done = await run(json.dumps(ONE).encode(), poisoned, json.dumps(event(3)).encode())
+
+    assert [refused.number for refused in done.refused] == [2]
+    assert (done.recorded, done.processed) == (2, 2)
+    assert await count("customers") == 2
+
+
+async def test_events_of_the_other_mode_and_thin_ones_are_recorded_and_ignored(run, count):
+    thin = {"id": "evt_2", "object": "v2.core.event", "type": "v1.ping", "created": "2026-03-01T00:00:00Z", "livemode": True}
+
+    done = await run(json.dumps(event(1, livemode=False)).encode(), json.dumps(thin).encode(), json.dumps(event(3)).encode())
+
+    assert (done.recorded, done.ignored, done.processed) == (3, 2, 1)
+    assert (await count("events"), await count("customers")) == (3, 1)
+
+
+async def test_an_event_that_cannot_be_projected_is_dead_and_the_rest_goes_on(run, count):
+    with capture_logs():
+        done = await run(json.dumps(event(1, data={"object": {"object": "customer"}})).encode(), json.dumps(TWO).encode())
+
+    assert (done.recorded, done.processed, done.dead) == (2, 2, 1)
+    assert await count("customers") == 1
+
+
+async def test_one_event_twice_in_a_file_is_recorded_once(run, count):
+    done = await run(*[json.dumps(ONE).encode()] * 3)
+
+    assert (done.recorded, done.duplicates, done.processed) == (1, 2, 1)
+    assert await count("events") == 1
+
+
+async def test_nothing_is_nothing(run):
+    done = await run()
+
+    assert (done.read, done.processed) == (0, 0)
+
+
+async def test_two_replays_of_one_file_at_once_process_each_event_once(run, count):
+    entries = [json.dumps(event(number)).encode() for number in range(30)]
+
+    done = await asyncio.gather(run(*entries), run(*entries))
+
+    assert sum(one.recorded for one in done) == sum(one.processed for one in done) == 30
+    assert await count("customers") == 30
+
+
+async def test_a_replay_that_loses_the_database_can_be_run_again(run, count, control, monkeypatch):
+    monkeypatch.setattr(replay_module, "BATCH", 5)
+    kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'billingwatch replay%'"
+    entries = [json.dumps(event(number)).encode() for number in range(40)]
+
+    def killing():
+        for number, entry in enumerate(entries):
+            if number == 20:
+                asyncio.get_running_loop().create_task(control.execute(kill))
+            yield entry
+
+    with pytest.raises(DatabaseUnavailable):
+        await run(*killing()) if False else await replay_of(run, killing())
+    done = await run(*entries)
+
+    assert done.recorded + done.duplicates == 40
+    assert await count("customers") == 40
+
+
+async def replay_of(run, entries):
+    return await run.replay(entries) if hasattr(run, "replay") else await run(*entries)

@@ -1,0 +1,280 @@
+"""A visit handles a tenant's pending events in one transaction: all of it or nothing, and one bad event holds up no other."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+from structlog.testing import capture_logs
+
+from billingwatch import visit as visit_module
+from billingwatch.errors import DatabaseUnavailable
+from billingwatch.ingest.recorder import record_events
+from billingwatch.visit import Visited, list_dead_letters, retry_dead_letters, visit
+
+BIGGEST = 2**63 - 1
+Record = Callable[..., Awaitable[None]]
+
+
+def charge_event(number: int, **fields: object) -> dict[str, Any]:
+    created = 1_772_000_000 + number
+    charge = {
+        "id": f"ch_{number}",
+        "object": "charge",
+        "amount": 2000,
+        "currency": "usd",
+        "created": created,
+        "status": "succeeded",
+        "captured": True,
+        "customer": f"cus_{number}",
+        "payment_intent": f"pi_{number}",
+        "payment_method_details": {"type": "card", "card": {"fingerprint": f"fp_{number}"}},
+        **fields,
+    }
+    kind = "charge.failed" if charge["status"] == "failed" else "charge.succeeded"
+    return {"id": f"evt_{number}", "object": "event", "type": kind, "created": created, "livemode": True, "data": {"object": charge}}
+
+
+@pytest.fixture
+def lane(open_lane):
+    return open_lane("work")
+
+
+@pytest.fixture
+def record(control, tenant, make_delivery) -> Record:
+    async def record(*events: dict[str, Any]) -> None:
+        await record_events(control, [make_delivery(tenant, body=json.dumps(event)) for event in events])
+
+    return record
+
+
+@pytest.fixture
+def count(connect, tenant):
+    async def count(table: str) -> int:
+        connection = await connect()
+        return await connection.fetchval(f"SELECT count(*) FROM {table if '.' in table else f'{tenant.schema_name}.{table}'}")
+
+    return count
+
+
+async def test_pending_events_are_projected_and_pending_no_longer(lane, tenant, record, count, now):
+    await record(*(charge_event(number) for number in range(5)))
+
+    visited = await visit(lane, tenant, as_of=now)
+
+    assert visited == Visited(events=5, dead=0, more=False)
+    assert await count("charges") == 5
+    assert await count("control.pending_events") == 0
+    assert await visit(lane, tenant, as_of=now) == Visited(events=0, dead=0, more=False)
+
+
+async def test_a_visit_takes_no_more_than_its_limit_oldest_first_and_tells(lane, tenant, record, control, now):
+    for number in range(5):
+        await record(charge_event(number))
+
+    visited = await visit(lane, tenant, as_of=now, limit=3)
+
+    assert visited == Visited(events=3, dead=0, more=True)
+    assert [row["event_id"] for row in await control.fetch("SELECT event_id FROM control.pending_events ORDER BY position")] == [
+        "evt_3",
+        "evt_4",
+    ]
+
+
+async def test_a_visit_takes_its_own_tenants_events_alone(lane, tenant, record, provision_tenant, control, make_delivery, count, now):
+    other, _ = await provision_tenant("other")
+    await record(charge_event(1))
+    await record_events(control, [make_delivery(other, body=json.dumps(charge_event(2)))])
+
+    await visit(lane, other, as_of=now)
+
+    assert await count("charges") == 0
+    assert await control.fetchval("SELECT tenant_id FROM control.pending_events") == tenant.tenant_id
+
+
+async def test_two_visits_at_once_handle_each_event_once(open_lane, tenant, record, count, now):
+    await record(*(charge_event(number) for number in range(20)))
+
+    done = await asyncio.gather(*(visit(open_lane(), tenant, as_of=now, limit=5) for _ in range(6)))
+
+    assert sum(visited.events for visited in done) == await count("charges") == 20 - await count("control.pending_events")
+
+
+async def test_a_visit_that_fails_has_done_nothing(lane, tenant, record, count, now, monkeypatch):
+    await record(*(charge_event(number) for number in range(3)))
+
+    async def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(visit_module, "detect", fail)
+        with pytest.raises(ZeroDivisionError):
+            await visit(lane, tenant, as_of=now)
+
+    assert (await count("charges"), await count("control.pending_events")) == (0, 3)
+    assert (await visit(lane, tenant, as_of=now)).events == 3
+
+
+async def test_a_visit_whose_connection_dies_is_repeated_by_the_next(lane, tenant, record, count, control, now, monkeypatch):
+    await record(*(charge_event(number) for number in range(3)))
+    detect = visit_module.detect
+
+    async def die(connection: asyncpg.Connection, *arguments: object, **options: object) -> object:
+        await control.execute("SELECT pg_terminate_backend($1)", connection.get_server_pid())
+        return await detect(connection, *arguments, **options)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(visit_module, "detect", die)
+        with pytest.raises(DatabaseUnavailable):
+            await visit(lane, tenant, as_of=now)
+
+    assert (await count("charges"), await count("control.pending_events")) == (0, 3)
+    assert (await visit(lane, tenant, as_of=now)).events == 3
+    assert await count("charges") == 3
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"amount": "a lot"},
+        {"amount": 2**63},
+        {"currency": None},
+        {"created": "yesterday"},
+        {"id": "ch_" + "x" * 300},
+        {"id": "ch_\0"},
+        {"customer": "\0"},
+        {"created": 10**15},
+    ],
+)
+async def test_an_event_that_cannot_be_projected_is_set_aside_and_the_others_go_on(lane, tenant, record, count, control, now, fields):
+    await record(charge_event(1), charge_event(2, **fields), charge_event(3))
+
+    with capture_logs() as logs:
+        visited = await visit(lane, tenant, as_of=now)
+
+    assert visited == Visited(events=3, dead=1, more=False)
+    assert await count("charges") == 2
+    assert await count("control.pending_events") == 0
+    (letter,) = await list_dead_letters(control, tenant.tenant_id)
+    assert letter.event_id == "evt_2"
+    assert letter.error
+    assert [entry["event_id"] for entry in logs if entry["event"] == "visit.event_buried"] == ["evt_2"]
+
+
+async def test_a_fault_of_a_reader_sets_one_event_aside(lane, tenant, record, count, control, now, monkeypatch):
+    read_event = visit_module.read_event
+
+    def fail(event: dict[str, Any]) -> object:
+        if event["id"] == "evt_2":
+            raise AttributeError("nobody foresaw this")
+        return read_event(event)
+
+    monkeypatch.setattr(visit_module, "read_event", fail)
+    await record(*(charge_event(number) for number in range(1, 4)))
+
+    with capture_logs():
+        visited = await visit(lane, tenant, as_of=now)
+
+    assert visited == Visited(events=3, dead=1, more=False)
+    (letter,) = await list_dead_letters(control, tenant.tenant_id)
+    assert letter.error == "AttributeError: nobody foresaw this"
+
+
+@pytest.mark.parametrize("error", [asyncpg.NumericValueOutOfRangeError, asyncpg.NotNullViolationError])
+async def test_an_event_whose_rows_postgres_refuses_is_found_among_the_others_and_set_aside(
+    lane, tenant, record, count, control, now, monkeypatch, error
+):
+    project = visit_module.project
+
+    async def refuse(connection, rows):
+        if any(row.key == "ch_2" for row in rows):
+            raise error("no such number")
+        return await project(connection, rows)
+
+    monkeypatch.setattr(visit_module, "project", refuse)
+    await record(*(charge_event(number) for number in range(5)))
+
+    with capture_logs():
+        visited = await visit(lane, tenant, as_of=now)
+
+    assert visited == Visited(events=5, dead=1, more=False)
+    assert await count("charges") == 4
+    assert [(letter.event_id, letter.error) for letter in await list_dead_letters(control, tenant.tenant_id)] == [
+        ("evt_2", "no such number")
+    ]
+    assert await count("control.pending_events") == 0
+
+
+async def test_dead_letters_are_tried_again_one_or_all(lane, tenant, record, count, control, now, monkeypatch):
+    await record(*(charge_event(number, amount="?") for number in range(3)))
+    with capture_logs():
+        await visit(lane, tenant, as_of=now)
+
+    one = await retry_dead_letters(control, tenant.tenant_id, "evt_1", as_of=now)
+    unknown = await retry_dead_letters(control, tenant.tenant_id, "evt_9", as_of=now)
+    others = await retry_dead_letters(control, tenant.tenant_id + 1, None, as_of=now)
+    waiting = await count("control.pending_events")
+    rest = await retry_dead_letters(control, tenant.tenant_id, None, as_of=now)
+
+    assert (one, unknown, others, waiting, rest) == (1, 0, 0, 1, 2)
+    assert await list_dead_letters(control, tenant.tenant_id) == []
+    with capture_logs():
+        assert await visit(lane, tenant, as_of=now) == Visited(events=3, dead=3, more=False)
+
+
+async def test_events_at_the_edge_of_what_postgres_holds_stop_no_visit(lane, tenant, record, count, now):
+    extreme = {"amount": BIGGEST, "amount_captured": BIGGEST, "amount_refunded": BIGGEST, "disputed": True}
+    twins = {"payment_intent": None, "customer": "cus_same", "payment_method_details": {"type": "card", "card": {"fingerprint": "fp_same"}}}
+    refused = {"status": "failed", "failure_code": "card_declined", "outcome": {"type": "blocked", "reason": "highest_risk_level"}}
+    await record(*(charge_event(number, **extreme, **twins) for number in range(6)))
+    await record(*(charge_event(number, **extreme, **refused, customer="cus_same") for number in range(10, 60)))
+    invoices = [
+        {
+            "id": f"evt_i{number}",
+            "object": "event",
+            "type": "invoice.paid",
+            "created": 1_772_000_000,
+            "livemode": True,
+            "data": {
+                "object": {
+                    "id": f"in_{number}",
+                    "object": "invoice",
+                    "currency": "usd",
+                    "created": 1_772_000_000,
+                    "status": "paid",
+                    "total": -BIGGEST,
+                    "subtotal": -BIGGEST,
+                    "amount_due": 0,
+                    "amount_paid": BIGGEST,
+                    "starting_balance": BIGGEST,
+                    "ending_balance": -BIGGEST,
+                    "billing_reason": "subscription_cycle",
+                }
+            },
+        }
+        for number in range(3)
+    ]
+    await record(*invoices)
+
+    with capture_logs():
+        visited = await visit(lane, tenant, as_of=now)
+
+    assert visited.events == 59
+    assert await count("control.pending_events") == 0
+
+
+async def test_what_time_ends_is_settled_when_it_is_due_and_not_before(lane, tenant, control, count, now):
+    await control.execute("INSERT INTO control.due_visits (tenant_id, kind, due_at) VALUES ($1, 'settle', $2)", tenant.tenant_id, now)
+
+    await visit(lane, tenant, as_of=now)
+    not_asked = await count("control.due_visits")
+    await visit(lane, tenant, as_of=now - timedelta(seconds=1), due=True)
+    not_yet = await count("control.due_visits")
+    await visit(lane, tenant, as_of=now, due=True)
+
+    assert (not_asked, not_yet, await count("control.due_visits")) == (1, 1, 0)
