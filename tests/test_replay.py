@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterable, Iterator
 
 import pytest
 from hypothesis import given
@@ -29,13 +30,17 @@ def event(number: int, **envelope: object) -> dict[str, object]:
     }
 
 
+def body(number: int, **envelope: object) -> bytes:
+    return json.dumps(event(number, **envelope)).encode()
+
+
 def lines(*events: object) -> bytes:
     return b"".join(json.dumps(one).encode() + b"\n" for one in events)
 
 
 @pytest.fixture
 def run(database, tenant, now):
-    async def run(*entries: bytes, on_progress=lambda _: None):
+    async def run(entries: Iterable[bytes], on_progress=lambda _: None):
         return await Replay(database, tenant, lambda: now).run(entries, on_progress)
 
     return run
@@ -98,7 +103,7 @@ def test_no_document_raises_anything_but_that(document):
 
 
 async def test_events_are_recorded_and_processed(run, count):
-    done = await run(*(json.dumps(event(number)).encode() for number in range(10)))
+    done = await run(body(number) for number in range(10))
 
     assert (done.recorded, done.duplicates, done.ignored, done.processed, done.dead, done.refused) == (10, 0, 0, 10, 0, [])
     assert done.read == 10
@@ -106,10 +111,10 @@ async def test_events_are_recorded_and_processed(run, count):
 
 
 async def test_a_second_run_changes_nothing(run, count, control):
-    entries = [json.dumps(event(number)).encode() for number in range(10)]
-    await run(*entries)
+    entries = [body(number) for number in range(10)]
+    await run(entries)
 
-    again = await run(*entries)
+    again = await run(entries)
 
     assert (again.recorded, again.duplicates, again.processed) == (0, 10, 0)
     assert await count("events") == 10
@@ -120,9 +125,7 @@ async def test_more_than_a_batch_is_replayed_with_progress(run, count, monkeypat
     monkeypatch.setattr(replay_module, "BATCH", 7)
     seen: list[int] = []
 
-    done = await run(
-        *(json.dumps(event(number)).encode() for number in range(50)), on_progress=lambda progress: seen.append(progress.processed)
-    )
+    done = await run((body(number) for number in range(50)), lambda progress: seen.append(progress.processed))
 
     assert (done.recorded, done.processed) == (50, 50)
     assert await count("customers") == 50
@@ -131,7 +134,7 @@ async def test_more_than_a_batch_is_replayed_with_progress(run, count, monkeypat
 
 
 async def test_what_is_no_event_is_counted_with_its_place_and_the_rest_goes_on(run, count):
-    done = await run(json.dumps(ONE).encode(), b"{}", b"\xff", json.dumps(TWO).encode(), b"[]")
+    done = await run([body(1), b"{}", b"\xff", body(2), b"[]"])
 
     assert [refused.number for refused in done.refused] == [2, 3, 5]
     assert all(refused.reason for refused in done.refused)
@@ -140,9 +143,9 @@ async def test_what_is_no_event_is_counted_with_its_place_and_the_rest_goes_on(r
 
 
 async def test_an_event_that_only_postgres_refuses_does_not_stop_the_rest(run, count):
-    poisoned = json.dumps(TWO).encode().replace(b'"created": 1772000000}', b'"created": 1772000000, "name": "\x01"}')
+    poisoned = body(2).replace(b'"livemode"', b'"name": "\x01", "livemode"')
 
-    done = await run(json.dumps(ONE).encode(), poisoned, json.dumps(event(3)).encode())
+    done = await run([body(1), poisoned, body(3)])
 
     assert [refused.number for refused in done.refused] == [2]
     assert (done.recorded, done.processed) == (2, 2)
@@ -150,9 +153,9 @@ async def test_an_event_that_only_postgres_refuses_does_not_stop_the_rest(run, c
 
 
 async def test_events_of_the_other_mode_and_thin_ones_are_recorded_and_ignored(run, count):
-    thin = {"id": "evt_2", "object": "v2.core.event", "type": "v1.ping", "created": "2026-03-01T00:00:00Z", "livemode": True}
+    thin = b'{"id": "evt_2", "object": "v2.core.event", "type": "v1.ping", "created": "2026-03-01T00:00:00Z", "livemode": true}'
 
-    done = await run(json.dumps(event(1, livemode=False)).encode(), json.dumps(thin).encode(), json.dumps(event(3)).encode())
+    done = await run([body(1, livemode=False), thin, body(3)])
 
     assert (done.recorded, done.ignored, done.processed) == (3, 2, 1)
     assert (await count("events"), await count("customers")) == (3, 1)
@@ -160,52 +163,60 @@ async def test_events_of_the_other_mode_and_thin_ones_are_recorded_and_ignored(r
 
 async def test_an_event_that_cannot_be_projected_is_dead_and_the_rest_goes_on(run, count):
     with capture_logs():
-        done = await run(json.dumps(event(1, data={"object": {"object": "customer"}})).encode(), json.dumps(TWO).encode())
+        done = await run([body(1, data={"object": {"object": "customer"}}), body(2)])
 
     assert (done.recorded, done.processed, done.dead) == (2, 2, 1)
     assert await count("customers") == 1
 
 
 async def test_one_event_twice_in_a_file_is_recorded_once(run, count):
-    done = await run(*[json.dumps(ONE).encode()] * 3)
+    done = await run([body(1)] * 3)
 
     assert (done.recorded, done.duplicates, done.processed) == (1, 2, 1)
     assert await count("events") == 1
 
 
 async def test_nothing_is_nothing(run):
-    done = await run()
+    done = await run([])
 
     assert (done.read, done.processed) == (0, 0)
 
 
 async def test_two_replays_of_one_file_at_once_process_each_event_once(run, count):
-    entries = [json.dumps(event(number)).encode() for number in range(30)]
+    entries = [body(number) for number in range(30)]
 
-    done = await asyncio.gather(run(*entries), run(*entries))
+    done = await asyncio.gather(run(entries), run(entries))
 
     assert sum(one.recorded for one in done) == sum(one.processed for one in done) == 30
     assert await count("customers") == 30
 
 
-async def test_a_replay_that_loses_the_database_can_be_run_again(run, count, control, monkeypatch):
+async def test_a_replay_that_loses_the_database_can_be_run_again(run, count, connect, monkeypatch):
     monkeypatch.setattr(replay_module, "BATCH", 5)
+    entries = [body(number) for number in range(40)]
+    admin = await connect()
     kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'billingwatch replay%'"
-    entries = [json.dumps(event(number)).encode() for number in range(40)]
+    killing: list[asyncio.Task[object]] = []
 
-    def killing():
+    def losing() -> Iterator[bytes]:
         for number, entry in enumerate(entries):
             if number == 20:
-                asyncio.get_running_loop().create_task(control.execute(kill))
+                killing.append(asyncio.create_task(admin.execute(kill)))
             yield entry
 
     with pytest.raises(DatabaseUnavailable):
-        await run(*killing()) if False else await replay_of(run, killing())
-    done = await run(*entries)
+        await run(losing())
+    await killing[0]
+    done = await run(entries)
 
     assert done.recorded + done.duplicates == 40
-    assert await count("customers") == 40
+    assert await count("events") == await count("customers") == 40
 
 
-async def replay_of(run, entries):
-    return await run.replay(entries) if hasattr(run, "replay") else await run(*entries)
+async def test_a_fault_in_the_file_itself_reaches_the_caller(run):
+    def breaking() -> Iterator[bytes]:
+        yield body(1)
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        await run(breaking())

@@ -7,7 +7,6 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
@@ -31,6 +30,10 @@ async def post(client: httpx.AsyncClient, path: str, body: bytes) -> httpx.Respo
     return await client.post(path, content=body, headers={"stripe-signature": header})
 
 
+def start(installation: Any, command: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(installation.command(command), env=installation.environ)
+
+
 async def count(dsn: str, query: str) -> int:
     connection = await asyncpg.connect(dsn)
     found: int = await connection.fetchval(query)
@@ -48,8 +51,8 @@ async def reaches(dsn: str, query: str, wanted: int, seconds: float = 30) -> boo
 
 
 @pytest.fixture
-async def bodies() -> AsyncIterator[list[bytes]]:
-    yield list(charge_event_payloads(200, seed=9, created=int(time.time()) - 3600, seconds=3000))
+def bodies() -> list[bytes]:
+    return list(charge_event_payloads(200, seed=9, created=int(time.time()) - 3600, seconds=3000))
 
 
 async def test_several_server_processes_share_a_port_and_a_worker_processes_for_them(installation: Any, bodies: list[bytes]) -> None:
@@ -75,7 +78,7 @@ async def test_workers_beside_a_service_without_one_share_the_lanes_and_survive_
             for body in bodies[:100]:
                 await post(client, path, body)
             untouched = await count(server.dsn, charges)
-            workers = [subprocess.Popen(installation.command("worker"), env=installation.environ) for _ in range(2)]
+            workers = [start(installation, "worker") for _ in range(2)]
             first = await reaches(server.dsn, charges, 100)
             workers[0].kill()
             for body in bodies[100:]:

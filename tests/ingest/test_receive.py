@@ -112,12 +112,13 @@ async def test_an_unknown_token_is_told_apart_before_anything_else(make_receiver
             await make_receiver().receive(token, b"not even JSON", None)
 
 
-@pytest.mark.parametrize("header", [None, "", "nonsense", f"t={T},v1={'0' * 64}"])
-async def test_without_a_good_signature_nothing_is_stored(make_receiver, rows, acme, header):
+async def test_without_a_good_signature_nothing_is_stored(make_receiver, rows, acme):
     tenant, token = acme
+    receiver = make_receiver()
 
-    with pytest.raises(SignatureInvalid):
-        await make_receiver().receive(token, BODY, header)
+    for header in (None, "", "nonsense", f"t={T},v1={'0' * 64}"):
+        with pytest.raises(SignatureInvalid):
+            await receiver.receive(token, BODY, header)
 
     assert await rows(tenant, STORED) == []
 
@@ -148,12 +149,13 @@ async def test_the_same_event_for_two_tenants_is_two_events(make_receiver, rows,
     assert await rows(tenant, STORED) == await rows(other, STORED) == [("evt_1", 1)]
 
 
-@pytest.mark.parametrize("seconds", [-301, 301])
-async def test_an_old_or_early_signature_is_refused_by_the_clock_that_was_handed_in(make_receiver, rows, acme, seconds):
+async def test_an_old_or_early_signature_is_refused_by_the_clock_that_was_handed_in(make_receiver, rows, acme):
     tenant, token = acme
+    receiver = make_receiver()
 
-    with pytest.raises(SignatureInvalid):
-        await make_receiver().receive(token, BODY, sign(at=T + seconds))
+    for seconds in (-301, 301):
+        with pytest.raises(SignatureInvalid):
+            await receiver.receive(token, BODY, sign(at=T + seconds))
 
     assert await rows(tenant, STORED) == []
 
@@ -194,12 +196,13 @@ async def test_a_suspended_tenant_receives_nothing(make_receiver, rows, control,
     assert await rows(tenant, STORED) == []
 
 
-@pytest.mark.parametrize("body", [b"", b"hello", b"{}", b'{"id": "evt_1"}', BODY.replace(b'"id": "evt_1", ', b""), BODY + b"}"])
-async def test_a_signed_body_that_is_no_event_is_malformed_and_not_stored(make_receiver, rows, acme, body):
+async def test_a_signed_body_that_is_no_event_is_malformed_and_not_stored(make_receiver, rows, acme):
     tenant, token = acme
+    receiver = make_receiver()
 
-    with pytest.raises(EventMalformed):
-        await make_receiver().receive(token, body, sign(body))
+    for body in (b"", b"hello", b"{}", b'{"id": "evt_1"}', BODY.replace(b'"id": "evt_1", ', b""), BODY + b"}"):
+        with pytest.raises(EventMalformed):
+            await receiver.receive(token, body, sign(body))
 
     assert await rows(tenant, STORED) == []
 

@@ -67,10 +67,10 @@ async def test_after_an_error_in_mid_transaction_the_next_tenant_sees_its_own_ro
         assert [tuple(row) for row in await scoped.fetch(WHOSE)] == [("cus_1", "other")]
 
 
-@pytest.mark.parametrize("table", sorted(metadata.tables))
-async def test_no_table_is_found_outside_a_scope(control, tenant, table):
-    with pytest.raises(asyncpg.UndefinedTableError, match=f'relation "{table}" does not exist'):
-        await control.fetch(f"SELECT count(*) FROM {table}")
+async def test_no_table_is_found_outside_a_scope(control, tenant):
+    for table in metadata.tables:
+        with pytest.raises(asyncpg.UndefinedTableError, match=f'relation "{table}" does not exist'):
+            await control.fetch(f"SELECT count(*) FROM {table}")
 
 
 async def test_concurrent_tenants_on_shared_lanes_see_their_own_rows(database, provision_tenant):

@@ -142,24 +142,24 @@ async def test_a_taken_name_is_refused_and_nothing_is_left(control, seal):
     assert await control.fetchval("SELECT count(*) FROM control.api_keys") == 1
 
 
-@pytest.mark.parametrize(
-    "name", ["", " ", "a b", "-a", "_a", "a.b", "a/b", "é", "a\n", "a\0", "a" * 64, "x'; DROP SCHEMA control CASCADE; --", "\u0661", "../a"]
-)
-async def test_a_bad_name_is_refused_before_anything_is_asked(control, seal, name):
+async def test_a_bad_name_is_refused_before_anything_is_asked(control, seal):
     sent: list[str] = []
     control.add_query_logger(lambda query: sent.append(query.query))
 
-    with pytest.raises(TenantNameInvalid):
-        await provision(control, seal, name)
+    for name in ("", " ", "a b", "-a", "_a", "a.b", "a/b", "é", "a\n", "a\0", "a" * 64, "x'; DROP SCHEMA control; --", "\u0661", "../a"):
+        with pytest.raises(TenantNameInvalid):
+            await provision(control, seal, name)
 
     assert sent == []
 
 
-@pytest.mark.parametrize("name", ["a", "A", "0", "a-b_c", "a" * 63, "select", "public", "control", "NULL"])
-async def test_a_plain_name_is_accepted(control, seal, name):
-    await provision(control, seal, name)
+async def test_a_plain_name_is_accepted(control, seal):
+    names = {"a", "A", "0", "a-b_c", "a" * 63, "select", "public", "control", "NULL"}
 
-    assert (await find_tenant(control, name)).name == name
+    for name in names:
+        await provision(control, seal, name)
+
+    assert {row.name for row in await list_tenants(control)} == names
 
 
 async def test_a_bad_secret_is_refused_before_anything_is_left(control, seal):

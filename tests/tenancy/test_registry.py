@@ -84,10 +84,10 @@ async def test_tokens_and_keys_do_not_open_each_others_doors(registry, provision
     assert (await registry.by_api_key(one.api_key)).name == "one"
 
 
-@pytest.mark.parametrize("token", ["", "x", "é", "\0", "a" * 10_000])
-async def test_an_unknown_token_belongs_to_nobody(registry, tenant, token):
-    assert await registry.by_webhook_token(token) is None
-    assert await registry.by_api_key(token) is None
+async def test_an_unknown_token_belongs_to_nobody(registry, tenant):
+    for token in ("", "x", "é", "\0", "a" * 10_000):
+        assert await registry.by_webhook_token(token) is None
+        assert await registry.by_api_key(token) is None
 
 
 async def test_what_was_asked_before_is_answered_from_memory(registry, lane, provision_tenant):

@@ -18,6 +18,23 @@ ADD = (
     "INSERT INTO customers (customer_id, deleted, created_at, updated_at, event_id, version) VALUES ($1, false, now(), now(), 'evt_1', '1')"
 )
 LIST = "SELECT customer_id FROM customers ORDER BY customer_id"
+BAD_NAMES = [
+    "",
+    "public",
+    "control",
+    "pg_catalog",
+    "tenant_",
+    "tenant_aaaaaaaaa",  # one short
+    "tenant_aaaaaaaaaaa",  # one long
+    "tenant_aaaaaaaaa1",  # base32 has no 1
+    "tenant_AAAAAAAAAA",
+    "tenant_aaaaaaaaaa\n",
+    " tenant_aaaaaaaaaa",
+    '"tenant_aaaaaaaaaa"',
+    "tenant_aaaaaaaaaa, public",
+    "tenant_aaaaaaaaaa'; DROP SCHEMA control CASCADE; --",
+    "tenant_aaaaaaaaa\u0430",  # a Cyrillic a
+]
 STEPS = range(1, 9)  # turns of the event loop that a round trip or two to the server takes
 
 
@@ -223,34 +240,15 @@ async def test_a_scope_of_a_schema_that_is_gone_finds_no_table(connect, control,
     await assert_clean(connection)
 
 
-@pytest.mark.parametrize(
-    "schema_name",
-    [
-        "",
-        "public",
-        "control",
-        "pg_catalog",
-        "tenant_",
-        "tenant_aaaaaaaaa",  # one short
-        "tenant_aaaaaaaaaaa",  # one long
-        "tenant_aaaaaaaaa1",  # base32 has no 1
-        "tenant_AAAAAAAAAA",
-        "tenant_aaaaaaaaaa\n",
-        " tenant_aaaaaaaaaa",
-        '"tenant_aaaaaaaaaa"',
-        "tenant_aaaaaaaaaa, public",
-        "tenant_aaaaaaaaaa'; DROP SCHEMA control CASCADE; --",
-        "tenant_aaaaaaaaа2",  # noqa: RUF001 - the last `a` is Cyrillic
-    ],
-)
-async def test_a_bad_schema_name_never_reaches_the_server(connect, schema_name):
+async def test_a_bad_schema_name_never_reaches_the_server(connect):
     connection = await connect()
     sent: list[str] = []
     connection.add_query_logger(lambda query: sent.append(query.query))
 
-    with pytest.raises(ValueError, match="not the name of a tenant schema"):
-        async with tenant_scope(connection, Schema(schema_name)):
-            pytest.fail("the scope opened")
+    for schema_name in BAD_NAMES:
+        with pytest.raises(ValueError, match="not the name of a tenant schema"):
+            async with tenant_scope(connection, Schema(schema_name)):
+                pytest.fail(f"the scope of {schema_name!r} opened")
 
     assert sent == []
 

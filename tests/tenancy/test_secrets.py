@@ -57,10 +57,10 @@ async def test_of_two_operators_who_add_a_second_secret_at_once_one_is_refused(c
     assert len(await list_secrets(control, "acme")) == 2
 
 
-@pytest.mark.parametrize("secret", ["", " ", "whsec_", "pk_live_0123456789", "whsec_two words", "whsec_12345678\n", "WHSEC_12345678"])
-async def test_what_is_no_signing_secret_is_refused(control, seal, acme, secret):
-    with pytest.raises(SecretInvalid):
-        await add_secret(control, seal, "acme", secret)
+async def test_what_is_no_signing_secret_is_refused(control, seal, acme):
+    for secret in ("", " ", "whsec_", "pk_live_0123456789", "whsec_two words", "whsec_12345678\n", "WHSEC_12345678"):
+        with pytest.raises(SecretInvalid):
+            await add_secret(control, seal, "acme", secret)
 
     assert len(await list_secrets(control, "acme")) == 1
 

@@ -17,6 +17,8 @@ from billingwatch.lab.pipeline import bench_pipeline
 from billingwatch.lab.run import Say
 from billingwatch.settings import Settings, load_settings
 
+WHOLE = 100  # figures from here on are shown without decimals
+
 F = TypeVar("F", bound=Callable[..., object])
 
 
@@ -114,7 +116,7 @@ def _verdict(figure: Figure) -> str:
 def _number(value: float | None) -> str | None:
     if value is None:
         return None
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.2f}"
+    return f"{value:,.0f}" if abs(value) >= WHOLE else f"{value:,.2f}"
 
 
 def _milliseconds(latency: Latency | None) -> tuple[str | None, ...]:

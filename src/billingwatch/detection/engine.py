@@ -123,7 +123,7 @@ def _stirred_statement(names: tuple[str, ...]) -> str:
     return sql["stirred"].replace("/* candidates */", "\n".join(cases))
 
 
-async def _search(tenant: TenantConnection, search: Search, thresholds: Any, as_of: datetime) -> tuple[list[Found], list[Revision]]:
+async def _search(tenant: TenantConnection, search: Search, thresholds: Thresholds, as_of: datetime) -> tuple[list[Found], list[Revision]]:
     detector, quiet = search.detector, search.detector.quiet(thresholds)
     rows = await tenant.fetch(detector.incidents, search.span.since, search.span.until, *detector.parameters(thresholds))
     incidents = [detector.judge(dict(row), thresholds) for row in rows]

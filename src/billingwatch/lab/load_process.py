@@ -26,7 +26,7 @@ class LoadProcess:
 
     def __init__(self, targets: Sequence[Target]) -> None:
         # A session of its own: Ctrl-C reaches the bench alone, which then ends its processes in order.
-        command = [sys.executable, "-m", "billingwatch.lab.load_process"]
+        command = [sys.executable, "-P", "-m", "billingwatch.lab.load_process"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
         _write(_pipe(self._process.stdin), list(targets))
 

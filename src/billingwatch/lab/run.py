@@ -64,9 +64,10 @@ class Run:
             fleet = await provision_fleet(control, open_seal(self.stage.settings), count, made)
             with suppress(asyncpg.InsufficientPrivilegeError):
                 await control.execute(sql["checkpoint"])
-            row = await control.fetchrow(sql["server"])
-        self.postgres_version = row["version"]
-        self._postmaster = parent_named(row["backend"], "postgres")
+            backend: int = await control.fetchval(sql["backend"])
+            version = control.get_server_version()
+        self.postgres_version = f"{version.major}.{version.minor}"
+        self._postmaster = parent_named(backend, "postgres")
         return fleet
 
     def next_seed(self) -> int:

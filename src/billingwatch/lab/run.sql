@@ -2,8 +2,8 @@
 -- What provisioning wrote is not charged to the first events.
 CHECKPOINT;
 
--- server --
-SELECT pg_backend_pid() AS backend, current_setting('server_version') AS version;
+-- backend --
+SELECT pg_backend_pid();
 
 -- backends --
 SELECT pid, application_name

@@ -35,7 +35,7 @@ class ServerProcess:
         with log.open("wb") as file:
             # A session of its own: Ctrl-C reaches the bench alone, which then ends its processes in order.
             self._process = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
+                [sys.executable, "-P", "-m", *arguments],
                 env=dict(environ),
                 stdin=subprocess.DEVNULL,
                 stdout=file,

@@ -46,5 +46,5 @@ class Connection(asyncio.Protocol):
             self._received = b""
             self._answered(self, int(received[_STATUS]))
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio passes it
         self._lost(self)
