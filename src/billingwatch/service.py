@@ -43,9 +43,13 @@ class Service:
 
     async def start(self) -> None:
         """Check the database and start the parts. DatabaseUnavailable, SchemaOutdated."""
-        async with control_plane(self.control) as connection:
-            await ensure_control_plane(connection)
-            behind = await count_tenants_behind(connection)
+        try:
+            async with control_plane(self.control) as connection:
+                await ensure_control_plane(connection)
+                behind = await count_tenants_behind(connection)
+        except BaseException:
+            await self.control.close()
+            raise
         if behind:
             log.warning("service.tenants_behind", tenants=behind, hint="run `billingwatch migrate`")
         self.registry.start()

@@ -196,15 +196,17 @@ class Processor:
 async def processing(settings: Settings, dsn: str, clock: Callable[[], datetime]) -> AsyncIterator[Processor]:
     """A processor with a registry and lanes of its own, running until the block ends. DatabaseUnavailable, SchemaOutdated."""
     control = Lane(dsn, "control", statement_timeout=settings.statement_timeout)
-    async with control_plane(control) as connection:
-        await ensure_control_plane(connection)
-    registry = Registry(control, open_seal(settings), dsn)
-    processor = Processor(control, make_lanes(settings, dsn, "work", settings.work_lanes), registry, clock)
-    registry.start()
-    processor.start()
     try:
-        yield processor
+        async with control_plane(control) as connection:
+            await ensure_control_plane(connection)
+        registry = Registry(control, open_seal(settings), dsn)
+        processor = Processor(control, make_lanes(settings, dsn, "work", settings.work_lanes), registry, clock)
+        registry.start()
+        processor.start()
+        try:
+            yield processor
+        finally:
+            await processor.close()
+            await registry.close()
     finally:
-        await processor.close()
-        await registry.close()
         await control.close()

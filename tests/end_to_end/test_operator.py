@@ -112,3 +112,16 @@ def test_the_help_of_every_command_answers(standing: Any) -> None:
     answers: list[subprocess.CompletedProcess[bytes]] = [standing.run(*command, "--help") for command in commands]
 
     assert all(b"Usage" in answer.stdout for answer in answers)
+
+
+def test_a_service_without_the_key_of_its_database_says_so_in_one_line(standing: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(standing.environ, "BILLINGWATCH_DATABASE_URL", "postgresql://nobody:x@127.0.0.1:1/nothing")
+
+    keyless = standing.run("serve", "--port", "0", check=False)
+    monkeypatch.setitem(standing.environ, "BILLINGWATCH_SECRET_KEY", "f" * 43 + "=")
+    unreachable = standing.run("serve", "--port", "0", check=False)
+
+    assert keyless.returncode == unreachable.returncode == 2
+    assert keyless.stderr.startswith(b"error: signing secrets cannot be decrypted: BILLINGWATCH_DATABASE_URL is set")
+    assert unreachable.stderr.startswith(b"error: the database is unavailable: ")
+    assert b"Traceback" not in keyless.stderr + unreachable.stderr

@@ -56,7 +56,7 @@ async def listeners(control) -> list[int]:
     return [row["pid"] for row in rows]
 
 
-async def until(found: Callable[[], Awaitable[object]], *, seconds: float = 5) -> None:
+async def until(found: Callable[[], Awaitable[object]], *, seconds: float = 10) -> None:
     async with asyncio.timeout(seconds):
         while not await found():
             await asyncio.sleep(0.01)

@@ -22,6 +22,8 @@ PATH = "/webhook"
 _RECORDED = metrics.events.labels("recorded")
 _DUPLICATED = metrics.events.labels("duplicate")
 
+DRAIN_LIMIT = 16 * BODY_LIMIT  # bytes of a body that is too large are read, and dropped, before the sender is cut off
+
 _OK = b'{"status":"ok"}'
 _DUPLICATE = b'{"status":"ok","duplicate":true}'
 
@@ -96,7 +98,7 @@ async def _handle(receiver: Receiver, scope: HTTPScope, receive: Receive) -> tup
 
 
 async def _read_body(receive: Receive, declared: bytes | None) -> bytes:
-    if declared is not None and declared.isdigit() and int(declared) > BODY_LIMIT:
+    if declared is not None and declared.isdigit() and int(declared) > DRAIN_LIMIT:
         raise BodyTooLargeError
     chunks: list[bytes] = []
     size = 0
@@ -108,9 +110,11 @@ async def _read_body(receive: Receive, declared: bytes | None) -> bytes:
             continue
         chunk = message.get("body", b"")
         size += len(chunk)
-        if size > BODY_LIMIT:
+        if size <= BODY_LIMIT:
+            chunks.append(chunk)
+        # A sender whose connection is closed while it still writes sees a reset instead of the answer.
+        if size > DRAIN_LIMIT or (size > BODY_LIMIT and not message.get("more_body", False)):
             raise BodyTooLargeError
-        chunks.append(chunk)
         if not message.get("more_body", False):
             return b"".join(chunks)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ from uvicorn.supervisors import Multiprocess
 
 from billingwatch.app import create_app
 from billingwatch.cli.output import talk
+from billingwatch.cli.session import check_database
 from billingwatch.errors import InputInvalid
 from billingwatch.postgres.database import open_database
 from billingwatch.settings import load_settings
@@ -45,6 +47,7 @@ def serve(host: str, port: int, workers: int, *, no_worker: bool) -> None:
     settings = load_settings()
     listener = _listen(host, port)
     with open_database(settings) as database, database.kept_up():
+        asyncio.run(check_database(settings, database))
         talk.print(f"listening on http://{_authority(listener)}", markup=False)
         if workers == 1:
             config = _config(create_app(settings, database.dsn, processing=not no_worker))

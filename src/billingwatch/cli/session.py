@@ -34,6 +34,13 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
         return open_seal(self.settings)
 
 
+async def check_database(settings: Settings, database: Database) -> None:
+    """Set up an empty database, and raise for whoever starts a service what would stop it: DatabaseUnavailable, SchemaOutdated, SecretKeyUnusable."""
+    open_seal(settings)
+    async with _connected(settings, database, upgrade=False):
+        pass
+
+
 def run_session(work: Callable[[Session], Awaitable[T]], *, upgrade: bool = False) -> T:
     """Open the database, run `work` with it, close it; the embedded server is stopped again if nobody else uses it."""
     settings = load_settings()

@@ -83,8 +83,3 @@ def below(key: str, name: str, value: float | None, unit: str, aim: float) -> Fi
 def plain(key: str, name: str, value: float | None, unit: str) -> Figure:
     """A figure for which there is no aim."""
     return Figure(key=key, name=name, value=value, unit=unit)
-
-
-def ratio(value: float, floor: float) -> float | None:
-    """How many times `floor` a value is; None over nothing."""
-    return round(value / floor, 3) if floor else None

@@ -89,6 +89,7 @@ class Load:
 
     def __init__(self, targets: Sequence[Target], phase: Phase) -> None:
         taking_part = targets[phase.first : phase.last]
+        self._numbers = range(len(targets))[phase.first : phase.last]
         self._phase = phase
         self._addressed = [Addressed(target) for target in taking_part]
         self._choices = choose(phase.choice, len(taking_part), seed=phase.seed)
@@ -147,7 +148,7 @@ class Load:
                 self._stop()
                 return
             connection, body = self._idle.popleft(), next(self._bodies)
-            self._posted[connection] = Posted(tenant + self._phase.first, event_id_of(body), self._due.popleft())
+            self._posted[connection] = Posted(self._numbers[tenant], event_id_of(body), self._due.popleft())
             connection.send(self._addressed[tenant].request(body, int(time.time())))
 
     def _answered(self, connection: Connection, status: int) -> None:

@@ -65,8 +65,7 @@ class Run:
             with suppress(asyncpg.InsufficientPrivilegeError):
                 await control.execute(sql["checkpoint"])
             backend: int = await control.fetchval(sql["backend"])
-            version = control.get_server_version()
-        self.postgres_version = f"{version.major}.{version.minor}"
+            self.postgres_version = await control.fetchval(sql["version"])
         self._postmaster = parent_named(backend, "postgres")
         return fleet
 

@@ -5,6 +5,9 @@ CHECKPOINT;
 -- backend --
 SELECT pg_backend_pid();
 
+-- version --
+SELECT current_setting('server_version');
+
 -- backends --
 SELECT pid, application_name
 FROM pg_stat_activity

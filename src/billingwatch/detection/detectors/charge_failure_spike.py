@@ -32,7 +32,7 @@ from billingwatch.postgres.statements import load_statements
 
 sql = load_statements(__file__, "charge_failure_spike.sql")
 
-BASELINE_SAMPLE = 50  # charges of each day
+BASELINE_SAMPLE = 100  # charges of each day
 # What is assumed of a tenant without history; it weighs as much as this many attempts.
 PRIOR_RATE, PRIOR_ATTEMPTS = 0.05, 100
 DELAYED_METHODS = (

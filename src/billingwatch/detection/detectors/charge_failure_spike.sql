@@ -37,6 +37,7 @@ suspects AS MATERIALIZED (
     WHERE r.attempts >= $4 AND r.failures >= $5 AND r.failures >= r.attempts * $6::float8::numeric
 ),
 -- The same time of day on each of the days before, a bounded sample of each. It ends before the oldest event that may still be on its way.
+-- Only failures are asked whether they are retries: a retry that succeeded weighs next to nothing here.
 baselines AS MATERIALIZED (
     SELECT h.account, h.hour,
            count(*) FILTER (WHERE s.subject = 'blocked') AS blocked,
@@ -54,7 +55,7 @@ baselines AS MATERIALIZED (
           AND coalesce(c.payment_method_type, '') <> ALL ($12::text[])
         ORDER BY c.created_at, c.charge_id
         LIMIT $11
-    ) AS s ON s.charge_id = (
+    ) AS s ON s.subject IS NULL OR s.charge_id = (
         SELECT f.charge_id FROM charges AS f WHERE f.payment_id = s.payment_id ORDER BY f.created_at, f.charge_id LIMIT 1
     )
     GROUP BY h.account, h.hour

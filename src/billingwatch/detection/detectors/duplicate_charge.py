@@ -70,8 +70,11 @@ def _judge(row: Row, _: DuplicateCharge) -> Incident:
 
 
 def _span(duration: timedelta) -> str:
-    seconds = int(duration.total_seconds())
-    return f"{seconds} seconds" if seconds < 120 else f"{seconds // 60} minutes"  # noqa: PLR2004 - two minutes
+    if duration <= timedelta(seconds=1):
+        return "a second"
+    if duration < timedelta(minutes=2):
+        return f"{duration // timedelta(seconds=1)} seconds"
+    return f"{duration // timedelta(minutes=1)} minutes"
 
 
 DETECTOR = Detector(

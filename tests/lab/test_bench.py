@@ -1,0 +1,116 @@
+"""The benchmarks end to end, tiny: that what was acknowledged is stored, whatever the speed, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import msgspec
+import pytest
+
+SIZE = ["--tenants", "5", "--seconds", "1", "--connections", "8", "--json"]
+
+
+@pytest.fixture
+def room() -> Iterator[Path]:
+    """A directory for temporary files, which must be empty in the end; the embedded server's user may pass through."""
+    room = Path(tempfile.mkdtemp(prefix="billingwatch-lab-"))
+    room.chmod(0o711)
+    yield room
+    left = list(room.iterdir())
+    shutil.rmtree(room)
+    assert left == []
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-P", "-m", "billingwatch", "bench", *arguments]
+
+
+def environ(room: Path, **more: str) -> dict[str, str]:
+    return {**os.environ, "TMPDIR": str(room), "BILLINGWATCH_LOG_LEVEL": "warning", **more}
+
+
+def run(room: Path, *arguments: str, **more: str) -> dict:
+    done = subprocess.run(command(*arguments), env=environ(room, **more), capture_output=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return msgspec.json.decode(done.stdout)
+
+
+def figures(report: dict) -> dict[str, float | None]:
+    return {figure["key"]: figure["value"] for figure in report["figures"]}
+
+
+async def databases(dsn: str) -> set[str]:
+    connection = await asyncpg.connect(dsn)
+    names = {row["datname"] for row in await connection.fetch("SELECT datname FROM pg_database WHERE datname LIKE 'billingwatch_bench%'")}
+    await connection.close()
+    return names
+
+
+def test_every_event_that_bench_ingest_has_acknowledged_is_stored_once(room):
+    report = run(room, "ingest", *SIZE, "--rate", "50", "--zipf")
+
+    assert report["passed"]
+    assert [check["passed"] for check in report["checks"]] == [True] * 4
+    assert report["acked"] == report["stored"] == report["statuses"]["200"] > 50
+    assert all(value > 0 for value in figures(report).values())
+    assert {held["process"] for held in report["memory"]} >= {"service", "postgres: billingwatch ingest 0"}
+
+
+async def test_bench_pipeline_processes_every_event_on_a_given_server(room, server):
+    report = run(room, "pipeline", *SIZE, "--rate", "20", BILLINGWATCH_DATABASE_URL=server.dsn)
+
+    assert report["passed"]
+    assert [check["passed"] for check in report["checks"]] == [True] * 6
+    assert report["acked"] == report["stored"] > 20
+    assert figures(report)["processed_per_second"] > 0
+    assert figures(report)["verdict_p50"] > 0
+    assert await databases(server.dsn) == set()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_bench_leaves_no_process_directory_or_database(room, server, number):
+    env = environ(room, BILLINGWATCH_DATABASE_URL=server.dsn)
+    with subprocess.Popen(command("ingest", *SIZE, "--seconds", "60"), env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as bench:
+        while b"closed loop" not in (said := bench.stderr.readline()):
+            assert said, "it ended before the load began"
+
+        bench.send_signal(number)
+
+        bench.communicate(timeout=60)
+    assert bench.returncode != 0
+    assert processes_in(room) == []
+    assert asyncio.run(databases(server.dsn)) == set()
+
+
+def processes_in(room: Path) -> list[str]:
+    """Commands of the processes whose temporary files would lie in `room`; none where the system does not tell."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if str(room) in (process / "environ").read_text(errors="replace"):
+                found.append((process / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue
+    return found
+
+
+def test_the_tables_for_people_show_figures_aims_and_checks(room, server):
+    size = ["--tenants", "2", "--seconds", "0.5", "--rate", "20"]
+    done = subprocess.run(
+        command("ingest", *size), env=environ(room, BILLINGWATCH_DATABASE_URL=server.dsn), capture_output=True, timeout=110, check=True
+    )
+
+    text = done.stdout.decode()
+    for words in ("acknowledged, 2 tenants", "≥ 2,500", "floor: flat table", "postgres: billingwatch ingest 0", "PASS"):
+        assert words in text
+    assert "FAIL" not in text
+    assert "closed loop, round 1 of 1" in done.stderr.decode()
