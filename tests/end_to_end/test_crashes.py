@@ -107,4 +107,6 @@ async def test_the_service_brings_a_killed_database_back_and_recovers_by_itself(
     answers = [before, during, after]
     assert (before.status_code, after.status_code) == (200, 200)
     assert during.status_code == 200 or (during.status_code == 503 and int(during.headers["retry-after"]) > 0)
-    assert sorted(events) == sorted(str(json.loads(body)["id"]) for body, answer in zip(bodies, answers, strict=True) if answer.status_code == 200)
+    assert sorted(events) == sorted(
+        str(json.loads(body)["id"]) for body, answer in zip(bodies, answers, strict=True) if answer.status_code == 200
+    )

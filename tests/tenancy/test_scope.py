@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billingwatch.postgres.connections import TenantConnection
-from billingwatch.tenancy.lanes import LOST
+from billingwatch.postgres.connections import UNAVAILABLE, TenantConnection
 from billingwatch.tenancy.scope import checked_schema_name, tenant_scope
 from billingwatch.tenancy.tenants import Tenant, new_schema_name
 
@@ -190,7 +189,7 @@ async def test_a_scope_cancelled_while_it_commits_leaves_a_clean_connection(conn
 async def test_a_scope_whose_connection_dies_raises_and_closes_it(connect, tenant):
     connection, admin = await connect(), await connect()
 
-    with pytest.raises(LOST):
+    with pytest.raises(UNAVAILABLE):
         async with tenant_scope(connection, tenant) as scoped:
             await scoped.execute(ADD, "cus_1")
             await admin.execute("SELECT pg_terminate_backend($1)", scoped.get_server_pid())

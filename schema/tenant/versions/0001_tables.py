@@ -41,6 +41,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("detector", "fingerprint", name="anomalies_detector_fingerprint_key"),
     )
     op.create_index("anomalies_opened_at_anomaly_id_idx", "anomalies", ["opened_at", "anomaly_id"], unique=False)
+    op.create_index("anomalies_detector_last_seen_at_idx", "anomalies", ["detector", "last_seen_at"], unique=False)
     op.create_table(
         "charges",
         sa.Column("charge_id", sa.Text(collation="C"), nullable=False),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
@@ -20,6 +21,8 @@ from billingwatch.tenancy.tenants import Tenant
 log = structlog.get_logger()
 sql = load_statements(__file__, "record.sql")
 
+QUEUE_BYTES = 256 * 1024 * 1024  # of payloads that may wait for one lane
+BATCH_BYTES = 16 * 1024 * 1024  # of payloads in one call, unless a single event is larger
 BATCH_LIMIT = 128  # events per call; bounds how long one commit keeps the first of them waiting
 
 
@@ -52,7 +55,8 @@ class LaneRecorder:
         self.batches = 0
         self._queue_limit = queue_limit
         self._on_recorded = on_recorded
-        self._waiting: list[tuple[Delivery, asyncio.Future[Recorded]]] = []
+        self._waiting: deque[tuple[Delivery, asyncio.Future[Recorded]]] = deque()
+        self._waiting_bytes = 0
         self._wake = asyncio.Event()
         self._closing = False
         self._task = asyncio.create_task(self._run(), name=f"recorder {lane.name}")
@@ -66,10 +70,11 @@ class LaneRecorder:
         """Return once the event is committed; raise Overloaded when it cannot be, EventMalformed when Postgres refuses its content."""
         if self._closing:
             raise Overloaded(reason="the service is shutting down")
-        if len(self._waiting) >= self._queue_limit:
+        if len(self._waiting) >= self._queue_limit or self._waiting_bytes >= QUEUE_BYTES:
             raise Overloaded(reason="too many events are waiting")
         future: asyncio.Future[Recorded] = asyncio.get_running_loop().create_future()
         self._waiting.append((delivery, future))
+        self._waiting_bytes += len(delivery.payload)
         self._wake.set()
         return await future
 
@@ -88,8 +93,16 @@ class LaneRecorder:
                     return
                 self._wake.clear()
                 continue
-            batch, self._waiting = self._waiting[:BATCH_LIMIT], self._waiting[BATCH_LIMIT:]
-            await self._write(batch)
+            await self._write(self._take())
+
+    def _take(self) -> list[tuple[Delivery, asyncio.Future[Recorded]]]:
+        batch: list[tuple[Delivery, asyncio.Future[Recorded]]] = []
+        size = 0
+        while self._waiting and len(batch) < BATCH_LIMIT and size < BATCH_BYTES:
+            batch.append(self._waiting.popleft())
+            size += len(batch[-1][0].payload)
+        self._waiting_bytes -= size
+        return batch
 
     async def _write(self, batch: Sequence[tuple[Delivery, asyncio.Future[Recorded]]]) -> None:
         self.batches += 1

@@ -64,9 +64,8 @@ class Run:
             fleet = await provision_fleet(control, open_seal(self.stage.settings), count, made)
             with suppress(asyncpg.InsufficientPrivilegeError):
                 await control.execute(sql["checkpoint"])
-            backend: int = await control.fetchval(sql["backend"])
+            self._postmaster = parent_named(await control.fetchval(sql["backend"]), "postgres")
             self.postgres_version = await control.fetchval(sql["version"])
-        self._postmaster = parent_named(backend, "postgres")
         return fleet
 
     def next_seed(self) -> int:

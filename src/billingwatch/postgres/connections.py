@@ -18,6 +18,7 @@ ControlConnection = NewType("ControlConnection", asyncpg.Connection)
 UNAVAILABLE = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a killed backend's last message came between two statements
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
@@ -30,6 +31,7 @@ UNAVAILABLE = (
 """What a lost, refused or standby database raises: try again later."""
 
 CONNECT_TIMEOUT = 10  # seconds
+SILENCE = 5  # seconds that an answer may be late beyond the statement timeout
 
 
 async def open_connection(dsn: str, application_name: str, *, statement_timeout: int = 30) -> asyncpg.Connection:
@@ -43,10 +45,18 @@ async def open_connection(dsn: str, application_name: str, *, statement_timeout:
         "idle_in_transaction_session_timeout": "60000",
     }
     try:
-        connection = await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT, server_settings=settings)
-        await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=_encode_jsonb, decoder=_decode_jsonb, format="binary")
+        # The server ends a slow statement; a server that has gone silent is given up a little later.
+        patience = statement_timeout + SILENCE
+        connection = await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT, command_timeout=patience, server_settings=settings)
     except (*UNAVAILABLE, asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError, ValueError) as error:
         raise DatabaseUnavailable(reason=_plain(error)) from error
+    try:
+        await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=_encode_jsonb, decoder=_decode_jsonb, format="binary")
+    except BaseException as error:
+        connection.terminate()
+        if isinstance(error, UNAVAILABLE):
+            raise DatabaseUnavailable(reason=_plain(error)) from error
+        raise
     return connection
 
 

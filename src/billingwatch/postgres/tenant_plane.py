@@ -267,4 +267,5 @@ anomalies = Table(
     CheckConstraint("(status = 'resolved') = (resolution IS NOT NULL)", name="resolved_has_resolution"),
     CheckConstraint("resolved_at >= opened_at", name="resolved_after_opened"),
     Index("anomalies_opened_at_anomaly_id_idx", "opened_at", "anomaly_id"),
+    Index("anomalies_detector_last_seen_at_idx", "detector", "last_seen_at"),
 )

@@ -22,8 +22,6 @@ from billingwatch.tenancy.tenants import Tenant
 log = structlog.get_logger()
 
 RECONNECT_AFTER = 0.5  # seconds between attempts while the database is away
-# asyncpg loses its place (InternalClientError) when the server's last words arrive between two statements.
-LOST = (*UNAVAILABLE, asyncpg.InternalClientError)
 
 
 class Lane:
@@ -66,7 +64,7 @@ class Lane:
                 connection = await self._ready()
                 try:
                     yield connection
-                except LOST as error:
+                except UNAVAILABLE as error:
                     connection.terminate()
                     raise DatabaseUnavailable(reason=str(error) or type(error).__name__) from error
         finally:

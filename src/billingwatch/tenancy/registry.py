@@ -14,9 +14,9 @@ import asyncpg
 import structlog
 
 from billingwatch.errors import DatabaseUnavailable, TenantNotFound
-from billingwatch.postgres.connections import ControlConnection, discard, open_connection
+from billingwatch.postgres.connections import UNAVAILABLE, ControlConnection, discard, open_connection
 from billingwatch.postgres.statements import load_statements
-from billingwatch.tenancy.lanes import LOST, Lane, control_plane
+from billingwatch.tenancy.lanes import Lane, control_plane
 from billingwatch.tenancy.sealing import Seal
 from billingwatch.tenancy.tenants import Tenant, TenantId, token_hash
 
@@ -110,7 +110,7 @@ class Registry:
                 await connection.add_listener(CHANNEL, self._on_change)
                 self.forget()
                 await lost.wait()
-            except (DatabaseUnavailable, *LOST, asyncpg.PostgresError) as error:
+            except (DatabaseUnavailable, *UNAVAILABLE, asyncpg.PostgresError) as error:
                 log.debug("registry.listener_lost", error=str(error))
             finally:
                 if connection is not None:

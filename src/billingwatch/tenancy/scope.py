@@ -48,7 +48,7 @@ async def tenant_scope(connection: asyncpg.Connection, tenant: InSchema, *, read
 async def _abandon(connection: asyncpg.Connection) -> None:
     try:
         await connection.execute("ROLLBACK")
-    except (*UNAVAILABLE, asyncpg.PostgresError, asyncpg.InternalClientError, asyncio.CancelledError):
+    except (*UNAVAILABLE, asyncpg.PostgresError, asyncio.CancelledError):
         connection.terminate()
 
 
