@@ -13,8 +13,7 @@ from cryptography.fernet import Fernet
 
 from billingwatch.postgres.connections import ControlConnection, TenantConnection, open_connection
 from billingwatch.tenancy.provision import provision
-from billingwatch.tenancy.registry import sql as registry_sql
-from billingwatch.tenancy.registry import tenant_from_row
+from billingwatch.tenancy.registry import load_tenant
 from billingwatch.tenancy.scope import tenant_scope
 from billingwatch.tenancy.sealing import Seal
 from billingwatch.tenancy.tenants import Tenant
@@ -43,7 +42,7 @@ def shared_tenant(server: Server, template: str) -> Iterator[tuple[str, Tenant]]
         control = ControlConnection(await open_connection(server.dsn_for(name), "tests control"))
         seal = Seal([Fernet.generate_key().decode()])
         provisioned = await provision(control, seal, "acme")
-        tenant = tenant_from_row(await control.fetchrow(registry_sql["by_tenant_id"], provisioned.tenant_id), seal)
+        tenant = await load_tenant(control, seal, provisioned.name)
         await control.close()
         return tenant
 

@@ -12,7 +12,7 @@ from billingwatch.tenancy import provision as provision_module
 from billingwatch.tenancy import registry as registry_module
 from billingwatch.tenancy.lanes import Lane
 from billingwatch.tenancy.provision import add_secret, list_secrets, remove_secret
-from billingwatch.tenancy.registry import Registry, load_tenant
+from billingwatch.tenancy.registry import Registry, _Key, load_tenant
 from billingwatch.tenancy.sealing import Seal
 
 ROLLED = "whsec_the_secret_after_the_roll"
@@ -152,7 +152,7 @@ async def test_what_is_remembered_is_bounded(registry, tenant, monkeypatch):
         await registry.by_tenant_id(tenant.tenant_id)
 
     assert len(registry._answers) == 3
-    assert ("by_tenant_id", tenant.tenant_id) in registry._answers
+    assert _Key(tenant_id=tenant.tenant_id) in registry._answers
 
 
 async def test_an_answer_grows_old(registry, lane, tenant, monkeypatch):
@@ -227,11 +227,11 @@ async def test_a_change_of_one_tenant_leaves_the_others_remembered(listening, la
     await add_secret(control, seal, "one", ROLLED)
     await until(lambda: forgotten(listening, one.tenant_id))
 
-    assert ("by_tenant_id", other.tenant_id) in listening._answers
+    assert _Key(tenant_id=other.tenant_id) in listening._answers
 
 
 async def forgotten(registry: Registry, tenant_id: int) -> bool:
-    return ("by_tenant_id", tenant_id) not in registry._answers
+    return _Key(tenant_id=tenant_id) not in registry._answers
 
 
 async def test_a_listener_that_was_cut_off_listens_again_and_forgets_what_it_may_have_missed(listening, control, tenant, monkeypatch):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import asyncpg
 import structlog
@@ -29,6 +30,15 @@ CACHE_SECONDS = 60  # an answer's age at most, should an announcement be missed
 LISTEN_RETRY = 1.0  # seconds
 
 
+class _Key(NamedTuple):
+    """What a tenant is looked up by: one of these; the parameters of the statement, in its order."""
+
+    webhook_token: bytes | None = None
+    api_key: bytes | None = None
+    tenant_id: int | None = None
+    name: str | None = None
+
+
 class Registry:
     """Cached look-ups of tenants. Unknown tokens are remembered too, so that guessing does not reach the database each time."""
 
@@ -36,19 +46,19 @@ class Registry:
         self._lane = lane
         self._seal = seal
         self._dsn = dsn
-        self._answers: OrderedDict[tuple[str, object], tuple[float, Tenant | None]] = OrderedDict()
-        self._asking: dict[tuple[str, object], asyncio.Future[Tenant | None]] = {}
+        self._answers: OrderedDict[_Key, tuple[float, Tenant | None]] = OrderedDict()
+        self._asking: dict[_Key, asyncio.Future[Tenant | None]] = {}
         self._generation = 0
         self._listener: asyncio.Task[None] | None = None
 
     async def by_webhook_token(self, token: str) -> Tenant | None:
-        return await self._find("by_webhook_token", token_hash(token))
+        return await self._find(_Key(webhook_token=token_hash(token)))
 
     async def by_api_key(self, key: str) -> Tenant | None:
-        return await self._find("by_api_key", token_hash(key))
+        return await self._find(_Key(api_key=token_hash(key)))
 
     async def by_tenant_id(self, tenant_id: int) -> Tenant | None:
-        return await self._find("by_tenant_id", tenant_id)
+        return await self._find(_Key(tenant_id=tenant_id))
 
     def start(self) -> None:
         """Follow changes that other processes make."""
@@ -71,8 +81,7 @@ class Registry:
         for key in stale:
             del self._answers[key]
 
-    async def _find(self, statement: str, argument: object) -> Tenant | None:
-        key = (statement, argument)
+    async def _find(self, key: _Key) -> Tenant | None:
         loop = asyncio.get_running_loop()
         known = self._answers.get(key)
         if known is not None and loop.time() - known[0] < CACHE_SECONDS:
@@ -85,14 +94,14 @@ class Registry:
         future.add_done_callback(lambda done: self._answered(key, done))
         return await asyncio.shield(future)
 
-    def _answered(self, key: tuple[str, object], asking: asyncio.Future[Tenant | None]) -> None:
+    def _answered(self, key: _Key, asking: asyncio.Future[Tenant | None]) -> None:
         if self._asking.get(key) is asking:
             del self._asking[key]
 
-    async def _ask(self, key: tuple[str, object]) -> Tenant | None:
+    async def _ask(self, key: _Key) -> Tenant | None:
         generation = self._generation
         async with control_plane(self._lane) as connection:
-            row = await connection.fetchrow(sql[key[0]], key[1])
+            row = await connection.fetchrow(sql["find_tenant"], *key)
         tenant = None if row is None else tenant_from_row(row, self._seal)
         if generation == self._generation:
             self._answers[key] = (asyncio.get_running_loop().time(), tenant)
@@ -124,7 +133,7 @@ class Registry:
 
 async def load_tenant(control: ControlConnection, seal: Seal, name: str) -> Tenant:
     """The tenant of that name, from the database; TenantNotFound."""
-    row = await control.fetchrow(sql["by_name"], name)
+    row = await control.fetchrow(sql["find_tenant"], *_Key(name=name))
     if row is None:
         raise TenantNotFound(name=name)
     return tenant_from_row(row, seal)

@@ -1,23 +1,11 @@
--- by_webhook_token --
+-- find_tenant --
+-- By whichever is given, each through its index: $1 hash of a webhook token, $2 hash of an API key, $3 id, $4 name.
 SELECT t.tenant_id, t.name, t.schema_name, t.mode, t.status, t.rate_limit,
        ARRAY(SELECT s.ciphertext FROM control.signing_secrets AS s WHERE s.tenant_id = t.tenant_id ORDER BY s.secret_id DESC) AS ciphertexts
 FROM control.tenants AS t
-WHERE t.webhook_token_hash = $1;
-
--- by_api_key --
-SELECT t.tenant_id, t.name, t.schema_name, t.mode, t.status, t.rate_limit,
-       ARRAY(SELECT s.ciphertext FROM control.signing_secrets AS s WHERE s.tenant_id = t.tenant_id ORDER BY s.secret_id DESC) AS ciphertexts
-FROM control.tenants AS t
-WHERE t.tenant_id = (SELECT k.tenant_id FROM control.api_keys AS k WHERE k.key_hash = $1);
-
--- by_tenant_id --
-SELECT t.tenant_id, t.name, t.schema_name, t.mode, t.status, t.rate_limit,
-       ARRAY(SELECT s.ciphertext FROM control.signing_secrets AS s WHERE s.tenant_id = t.tenant_id ORDER BY s.secret_id DESC) AS ciphertexts
-FROM control.tenants AS t
-WHERE t.tenant_id = $1;
-
--- by_name --
-SELECT t.tenant_id, t.name, t.schema_name, t.mode, t.status, t.rate_limit,
-       ARRAY(SELECT s.ciphertext FROM control.signing_secrets AS s WHERE s.tenant_id = t.tenant_id ORDER BY s.secret_id DESC) AS ciphertexts
-FROM control.tenants AS t
-WHERE t.name = $1;
+WHERE t.tenant_id = coalesce(
+    (SELECT w.tenant_id FROM control.tenants AS w WHERE w.webhook_token_hash = $1),
+    (SELECT k.tenant_id FROM control.api_keys AS k WHERE k.key_hash = $2),
+    $3,
+    (SELECT n.tenant_id FROM control.tenants AS n WHERE n.name = $4)
+);
