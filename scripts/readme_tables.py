@@ -32,7 +32,10 @@ def render(readme: str) -> str:
     """The README with both tables as the code has them."""
     for name, table in (("detectors", detectors()), ("settings", settings())):
         readme, count = re.subn(
-            rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", lambda found, table=table: found[1] + table + found[2], readme, flags=re.DOTALL
+            rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)",
+            lambda found, table=table: f"{found[1]}{table}\n{found[2]}",
+            readme,
+            flags=re.DOTALL,
         )
         if count != 1:
             message = f"README.md must mark the place of its table of {name} once"
