@@ -11,11 +11,12 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Coroutine, Iterator, Sequence
+from itertools import islice
 from random import Random
 
 import msgspec
 
-from billingwatch.lab.bodies import Addressed, Target, bodies, event_id_of
+from billingwatch.lab.bodies import Post, Target, posts
 from billingwatch.lab.choice import Choice, choose
 from billingwatch.lab.wire import Connection
 
@@ -24,6 +25,9 @@ OK = 200
 LOST = 0  # stands for the status of a request whose connection broke, or that was never answered
 PATIENCE = 30.0  # seconds that answers may take when no more events are due
 RECONNECT_AFTER = 0.1  # seconds
+# Deliveries made before the clock starts, so that making them takes no time from the server; what is needed beyond is made on the fly.
+READY_RATE = 6000  # events/s of a closed loop
+READY_MAX = 60_000  # events; 250 MB, signed for less than the 300 s that a signature is good for
 
 
 class Phase(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,14 +71,6 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         return [acked_at - due for acked_at, due in zip(self.acked_at, self.due, strict=True)]
 
 
-class Posted(msgspec.Struct, frozen=True, gc=False):
-    """An event on its way."""
-
-    tenant: int
-    event_id: str
-    due: float
-
-
 def arrivals(rate: float, seconds: float, *, seed: int) -> Iterator[float]:
     """When events are due, in seconds from the start: a Poisson process, as many independent senders make one."""
     rng = Random(f"{seed}/arrivals")
@@ -91,13 +87,12 @@ class Load:
         taking_part = targets[phase.first : phase.last]
         self._numbers = range(len(targets))[phase.first : phase.last]
         self._phase = phase
-        self._addressed = [Addressed(target) for target in taking_part]
-        self._choices = choose(phase.choice, len(taking_part), seed=phase.seed)
-        self._bodies = bodies(phase.seed)
+        self._posts = posts(taking_part, choose(phase.choice, len(taking_part), seed=phase.seed), seed=phase.seed)
+        self._ready = deque(islice(self._posts, min(int(phase.seconds * (phase.rate or READY_RATE)), READY_MAX)))
         self._idle: deque[Connection] = deque()
-        self._posted: dict[Connection, Posted] = {}
+        self._posted: dict[Connection, tuple[Post, float]] = {}  # with when it was due
         self._due: deque[float] = deque()  # when events that wait for a connection were due
-        self._acked: list[tuple[Posted, float]] = []
+        self._acked: list[tuple[Post, float, float]] = []  # with when it was due, and acknowledged
         self._unacked: list[tuple[int, str]] = []
         self._statuses: dict[int, int] = {}
         self._began = self._end = 0.0
@@ -142,18 +137,18 @@ class Load:
 
     def _post_due(self) -> None:
         while self._due and self._idle:
-            tenant = next(self._choices, None)
-            if tenant is None:
+            post = self._ready.popleft() if self._ready else next(self._posts, None)
+            if post is None:
                 self._due.clear()
                 self._stop()
                 return
-            connection, body = self._idle.popleft(), next(self._bodies)
-            self._posted[connection] = Posted(self._numbers[tenant], event_id_of(body), self._due.popleft())
-            connection.send(self._addressed[tenant].request(body, int(time.time())))
+            connection = self._idle.popleft()
+            self._posted[connection] = (post, self._due.popleft())
+            connection.send(post.request)
 
     def _answered(self, connection: Connection, status: int) -> None:
         now = time.monotonic()
-        self._settle(self._posted.pop(connection), status, now)
+        self._settle(*self._posted.pop(connection), status, now)
         self._idle.append(connection)
         if self._phase.rate is None and not self._last:
             self._due.append(now)
@@ -162,19 +157,19 @@ class Load:
 
     def _lost(self, connection: Connection) -> None:
         if connection in self._posted:
-            self._settle(self._posted.pop(connection), LOST, time.monotonic())
+            self._settle(*self._posted.pop(connection), LOST, time.monotonic())
         elif connection in self._idle:
             self._idle.remove(connection)
         if not self._done.is_set():
             self._spawn(self._replace())
             self._finish()
 
-    def _settle(self, posted: Posted, status: int, now: float) -> None:
+    def _settle(self, post: Post, due: float, status: int, now: float) -> None:
         self._statuses[status] = self._statuses.get(status, 0) + 1
         if status == OK:
-            self._acked.append((posted, now))
+            self._acked.append((post, due, now))
         else:
-            self._unacked.append((posted.tenant, posted.event_id))
+            self._unacked.append((self._numbers[post.tenant], post.event_id))
 
     async def _replace(self) -> None:
         while not self._done.is_set():
@@ -201,19 +196,19 @@ class Load:
         self._done.set()
         for task in self._tasks:
             task.cancel()
-        for connection, posted in list(self._posted.items()):
-            self._settle(posted, LOST, time.monotonic())
+        for connection, (post, due) in list(self._posted.items()):
+            self._settle(post, due, LOST, time.monotonic())
             connection.close()
         for connection in self._idle:
             connection.close()
         return Outcome(
             began=self._began,
-            ended=max((acked_at for _, acked_at in self._acked), default=time.monotonic()),
+            ended=max((acked_at for _, _, acked_at in self._acked), default=time.monotonic()),
             cpu_seconds=cpu_seconds,
-            tenants=[posted.tenant for posted, _ in self._acked],
-            event_ids=[posted.event_id for posted, _ in self._acked],
-            due=[posted.due for posted, _ in self._acked],
-            acked_at=[acked_at for _, acked_at in self._acked],
+            tenants=[self._numbers[post.tenant] for post, _, _ in self._acked],
+            event_ids=[post.event_id for post, _, _ in self._acked],
+            due=[due for _, due, _ in self._acked],
+            acked_at=[acked_at for _, _, acked_at in self._acked],
             unacked=self._unacked,
             unposted=len(self._due),
             statuses=self._statuses,
