@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import islice
 
-import asyncpg
 import msgspec
 
-from billingwatch.errors import BillingWatchError, EventMalformed, InputInvalid
+from billingwatch.errors import EventMalformed, InputInvalid
 from billingwatch.ingest.envelope import read_envelope
 from billingwatch.ingest.recorder import Delivery, record_events
 from billingwatch.postgres.statements import load_statements
@@ -85,7 +84,7 @@ class Replay:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._record(events, batches))
                 group.create_task(self._process(batches, on_progress))
-        except* (BillingWatchError, asyncpg.PostgresError, OSError) as failures:
+        except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
         finally:
             await self._recording.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -24,6 +25,7 @@ from billingwatch.tenancy.tenants import Tenant
 log = structlog.get_logger()
 sql = load_statements(__file__, "visit.sql")
 
+READ_AT_ONCE = 25  # events read before acknowledgements that wait for this process get their turn
 VISIT_LIMIT = 500  # events per transaction; bounds how long a lane is held
 
 
@@ -79,7 +81,7 @@ async def _visit_one_by_one(lane: Lane, tenant: Tenant, *, as_of: datetime, limi
 async def _visit(lane: Lane, tenant: Tenant, *, as_of: datetime, limit: int, due: bool) -> Visited:
     async with lane.scope(tenant) as connection:
         claimed = await _claim(connection, tenant, limit)
-        rows, dead = _read(claimed)
+        rows, dead = await _read(claimed)
         try:
             changes = await project(connection, rows) if rows else []
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
@@ -100,10 +102,12 @@ async def _claim(connection: TenantConnection, tenant: Tenant, limit: int) -> li
     return [Claimed(event_id=row["event_id"], received_at=row["received_at"], payload=row["payload"]) for row in rows]
 
 
-def _read(claimed: Sequence[Claimed]) -> tuple[list[Row], dict[str, str]]:
+async def _read(claimed: Sequence[Claimed]) -> tuple[list[Row], dict[str, str]]:
     rows: list[Row] = []
     dead: dict[str, str] = {}
-    for event in claimed:
+    for number, event in enumerate(claimed, start=1):
+        if number % READ_AT_ONCE == 0:
+            await asyncio.sleep(0)
         try:
             rows.extend(read_event(msgspec.json.decode(event.payload)))
         except (ProjectionError, msgspec.DecodeError, RecursionError) as error:

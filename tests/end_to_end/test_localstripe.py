@@ -20,6 +20,15 @@ from billingwatch.postgres.embedded import EmbeddedServer
 SECRET = "whsec_shared_with_localstripe"
 KEY = "sk_test_12345"
 GOOD_CARD = {"card[number]": "4242424242424242", "card[exp_month]": "12", "card[exp_year]": "2030", "card[cvc]": "123"}
+# It keeps its state in a file that all users of a machine would share.
+LAUNCH = """
+import builtins, sys
+import localstripe.resources
+from localstripe.server import start
+state = sys.argv.pop(1)
+localstripe.resources.open = lambda path, mode: builtins.open(state, mode)
+start()
+"""
 REFUSED_DEBIT = {
     "sepa_debit[iban]": "DE62370400440532013001",
     "billing_details[name]": "Poor",
@@ -33,8 +42,7 @@ def localstripe(tmp_path: Any) -> Iterator[httpx.Client]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-m", "localstripe", "--port", str(port), "--from-scratch"],
-        cwd=tmp_path,
+        [sys.executable, "-c", LAUNCH, str(tmp_path / "state"), "--port", str(port), "--from-scratch"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -76,8 +76,16 @@ async def test_bench_pipeline_processes_every_event_on_a_given_server(room, serv
     assert await databases(server.dsn) == set()
 
 
+@pytest.fixture
+def interruptible():
+    """A shell ignores SIGINT for what it starts in the background, tests included, and so would their children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_bench_leaves_no_process_directory_or_database(room, server, number):
+def test_an_interrupted_bench_leaves_no_process_directory_or_database(room, server, interruptible, number):
     env = environ(room, BILLINGWATCH_DATABASE_URL=server.dsn)
     with subprocess.Popen(command("ingest", *SIZE, "--seconds", "60"), env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as bench:
         while b"closed loop" not in (said := bench.stderr.readline()):

@@ -3,8 +3,9 @@
 It starts the real service over a database of its own, posts signed events from a process of its own, and afterwards compares what was
 acknowledged with what is stored. A figure without its floor says more about the machine than about us, so each run measures both.
 
-    choice   which tenant is next             wire      one HTTP connection          load      the load process
-    stage    database and data directory      server    a server process             tenants   provisioning
-    machine  CPU and memory of processes      floors    flat table and empty HTTP    verify    acknowledged = stored
-    ingest, pipeline   the two benchmarks     figures   what they report
+    choice   bodies    which tenant sends, and what     stage    server    where it happens, and the process under test
+    wire     load      one connection; one phase        fleet    run       the tenants; phases and their costs
+    load_process       the process that posts           floors   idle      flat table; HTTP that does nothing
+    latency  machine   percentiles; CPU and memory      verify   backlog   what is stored; what waits
+    ingest   pipeline  the two benchmarks               figures            what they report
 """

@@ -28,6 +28,11 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     seconds: float
 
+    @property
+    def rate(self) -> float:
+        """Rows/s."""
+        return self.rows / self.seconds
+
 
 async def make_flat(stage: Stage) -> None:
     """Make the table. Before the service runs: CREATE SCHEMA drops the plans that other sessions keep."""

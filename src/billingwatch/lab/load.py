@@ -67,6 +67,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         return self.ended - self.began
 
     @property
+    def rate(self) -> float:
+        """Acknowledged events/s."""
+        return self.acked / self.seconds
+
+    @property
     def latencies(self) -> list[float]:
         return [acked_at - due for acked_at, due in zip(self.acked_at, self.due, strict=True)]
 
@@ -92,7 +97,7 @@ class Load:
         self._idle: deque[Connection] = deque()
         self._posted: dict[Connection, tuple[Post, float]] = {}  # with when it was due
         self._due: deque[float] = deque()  # when events that wait for a connection were due
-        self._acked: list[tuple[Post, float, float]] = []  # with when it was due, and acknowledged
+        self._acked: list[tuple[int, str, float, float]] = []  # tenant, event, when it was due, and acknowledged
         self._unacked: list[tuple[int, str]] = []
         self._statuses: dict[int, int] = {}
         self._began = self._end = 0.0
@@ -167,7 +172,7 @@ class Load:
     def _settle(self, post: Post, due: float, status: int, now: float) -> None:
         self._statuses[status] = self._statuses.get(status, 0) + 1
         if status == OK:
-            self._acked.append((post, due, now))
+            self._acked.append((self._numbers[post.tenant], post.event_id, due, now))
         else:
             self._unacked.append((self._numbers[post.tenant], post.event_id))
 
@@ -203,12 +208,12 @@ class Load:
             connection.close()
         return Outcome(
             began=self._began,
-            ended=max((acked_at for _, _, acked_at in self._acked), default=time.monotonic()),
+            ended=max((acked_at for *_, acked_at in self._acked), default=time.monotonic()),
             cpu_seconds=cpu_seconds,
-            tenants=[self._numbers[post.tenant] for post, _, _ in self._acked],
-            event_ids=[post.event_id for post, _, _ in self._acked],
-            due=[due for _, due, _ in self._acked],
-            acked_at=[acked_at for _, _, acked_at in self._acked],
+            tenants=[tenant for tenant, *_ in self._acked],
+            event_ids=[event_id for _, event_id, *_ in self._acked],
+            due=[due for *_, due, _ in self._acked],
+            acked_at=[acked_at for *_, acked_at in self._acked],
             unacked=self._unacked,
             unposted=len(self._due),
             statuses=self._statuses,

@@ -91,7 +91,7 @@ def _figures(options: Options, measured: Measured, times: list[float]) -> list[F
     low = f"event to verdict at {options.rate:,g} events/s"
     return [
         at_least("processed_per_second", f"recorded and processed, {options.tenants:,} tenants", processed, "events/s", AIM_EVENTS),
-        plain("recorded_per_second", "recorded meanwhile, until the load ended", full.acked / full.seconds, "events/s"),
+        plain("recorded_per_second", "recorded meanwhile, until the load ended", full.rate, "events/s"),
         plain("backlog", "waiting when the load ended", drained.events, "events"),
         plain("backlog_per_second", "processed after that, alone", backlog_rate, "events/s"),
         plain("verdict_p50", f"{low}: p50", verdict.p50 if verdict else None, "ms"),

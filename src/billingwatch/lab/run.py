@@ -17,7 +17,7 @@ from billingwatch.lab.latency import Latency
 from billingwatch.lab.load import OK, Outcome, Phase
 from billingwatch.lab.load_process import LoadProcess
 from billingwatch.lab.machine import cpu_seconds, is_memory_backed, memory, parent_named, this_machine
-from billingwatch.lab.server import ServerProcess
+from billingwatch.lab.server import ServerFailed, ServerProcess
 from billingwatch.lab.stage import Stage
 from billingwatch.lab.verify import Check
 from billingwatch.postgres.statements import load_statements
@@ -111,6 +111,8 @@ class Run:
         service, postgres = cpu_seconds(server.pid), cpu_seconds(self._postmaster)
         outcomes: list[Outcome] = []
         yield outcomes
+        if not all(outcome.acked for outcome in outcomes):
+            raise ServerFailed(reason=f"it acknowledged nothing in the phase `{name}`:\n{server.last_words()}")
         self.costs.append(
             Cost(
                 phase=name,

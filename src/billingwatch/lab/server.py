@@ -24,7 +24,7 @@ _LINES_SHOWN = 15
 
 
 class ServerFailed(BillingWatchError):
-    """the server under test does not listen: {reason}"""
+    """the server under test failed: {reason}"""
 
 
 class ServerProcess:
@@ -69,7 +69,11 @@ class ServerProcess:
                 self.port = int(said[1])
                 return
             time.sleep(POLL)
-        raise ServerFailed(reason="\n".join(self._words().splitlines()[-_LINES_SHOWN:]))
+        raise ServerFailed(reason=self.last_words())
+
+    def last_words(self) -> str:
+        """The end of its log: why it failed."""
+        return "\n".join(self._words().splitlines()[-_LINES_SHOWN:])
 
     def _words(self) -> str:
         return self._log.read_text(encoding="utf-8", errors="replace")
