@@ -10,9 +10,10 @@ from typing import TypeVar
 import rich_click as click
 
 from billingwatch.cli.output import print_json, print_table, talk
-from billingwatch.lab.figures import Figure, Options, Report
+from billingwatch.lab.figures import Cost, Figure, Options, Report
 from billingwatch.lab.ingest import bench_ingest
 from billingwatch.lab.latency import Latency
+from billingwatch.lab.machine import cores
 from billingwatch.lab.pipeline import bench_pipeline
 from billingwatch.lab.run import Say
 from billingwatch.settings import Settings, load_settings
@@ -91,9 +92,9 @@ def _print(report: Report) -> None:
         ["\nlatency in ms", "\np50", "\np99", "\nmax"], [(name, *_milliseconds(latency)) for name, latency in report.latencies.items()]
     )
     print_table(
-        ["\nCPU per event in µs", "\nevents", "\nservice", "\nPostgreSQL", "\nload"],
+        ["\nCPU per event in µs", "\nevents", "\nservice", "\nPostgreSQL", "\nload", "\nall cores: in use", "\nby others"],
         [
-            (cost.phase, cost.events, *(_micros(part, cost.events) for part in (cost.service, cost.postgres, cost.load)))
+            (cost.phase, cost.events, *(_micros(part, cost.events) for part in (cost.service, cost.postgres, cost.load)), *_shares(cost))
             for cost in report.costs
         ],
     )
@@ -121,6 +122,15 @@ def _number(value: float | None) -> str | None:
 
 def _milliseconds(latency: Latency | None) -> tuple[str | None, ...]:
     return (None,) * 3 if latency is None else tuple(f"{value:,.1f}" for value in (latency.p50, latency.p99, latency.max))
+
+
+def _shares(cost: Cost) -> tuple[str | None, str | None]:
+    """How much of the machine was used, and how much of it by other programs."""
+    parts = (cost.service, cost.postgres, cost.load, cost.others)
+    if None in parts:
+        return None, None
+    available = cost.seconds * cores()
+    return f"{sum(part or 0 for part in parts) / available:.0%}", f"{(cost.others or 0) / available:.0%}"
 
 
 def _micros(seconds: float | None, events: int) -> str | None:

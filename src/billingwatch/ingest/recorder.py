@@ -11,6 +11,7 @@ import asyncpg
 import msgspec
 import structlog
 
+from billingwatch import metrics
 from billingwatch.errors import BillingWatchError, DatabaseUnavailable, EventMalformed, Overloaded
 from billingwatch.ingest.envelope import Disposition, Envelope
 from billingwatch.postgres.connections import ControlConnection
@@ -128,6 +129,7 @@ class LaneRecorder:
     async def _record(self, batch: Sequence[tuple[Delivery, asyncio.Future[Recorded]]]) -> None:
         async with control_plane(self.lane) as connection:
             results = await record_events(connection, [delivery for delivery, _ in batch])
+        metrics.batch_events.observe(len(batch))
         self.lane.touched([delivery.tenant.tenant_id for delivery, _ in batch])
         for (_, future), is_new in zip(batch, results, strict=True):
             if not future.done():

@@ -32,13 +32,15 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
-    """CPU seconds that a phase cost; None where the system does not tell. `load` shares the cores with the others."""
+    """CPU seconds that a phase cost; None where the system does not tell. What `others` used was not there for the run."""
 
     phase: str
     events: int
+    seconds: float
     service: float | None
     postgres: float | None
     load: float
+    others: float | None
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):

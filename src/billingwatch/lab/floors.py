@@ -27,6 +27,7 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
 
     rows: int
     seconds: float
+    cpu_seconds: float
 
     @property
     def rate(self) -> float:
@@ -44,11 +45,11 @@ async def write_flat(stage: Stage, seconds: float, *, seed: int) -> Written:
     """Insert for some seconds, and empty the table again."""
     async with stage.control() as first, stage.control() as second:
         events = bodies(seed)
-        began = time.monotonic()
+        began, cpu = time.monotonic(), time.process_time()
         rows = sum(await asyncio.gather(*(_insert(connection, events, began + seconds) for connection in (first, second))))
-        took = time.monotonic() - began
+        took, cpu = time.monotonic() - began, time.process_time() - cpu
         await first.execute(sql["empty_flat"])
-    return Written(rows=rows, seconds=took)
+    return Written(rows=rows, seconds=took, cpu_seconds=cpu)
 
 
 async def _insert(connection: ControlConnection, events: Iterator[bytes], end: float) -> int:

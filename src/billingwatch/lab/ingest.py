@@ -102,7 +102,9 @@ def _measure(run: Run, load: LoadProcess, service: ServerProcess, idle: ServerPr
 def _round(run: Run, load: LoadProcess, service: ServerProcess, idle: ServerProcess, seconds: float) -> Round:
     short = min(seconds, FLOOR_SECONDS)
     many = run.post(f"closed loop, {run.options.tenants:,} tenants", load, service, run.phase(service, seconds, last=-1))
-    flat = uvloop.run(write_flat(run.stage, short, seed=run.next_seed()))
+    with run.booked("flat table") as bill:
+        flat = uvloop.run(write_flat(run.stage, short, seed=run.next_seed()))
+        bill.events, bill.load = flat.rows, flat.cpu_seconds
     one = run.post("closed loop, one tenant", load, service, run.phase(service, seconds, first=-1))
     nothing = run.post("closed loop, idle handler", load, idle, run.phase(idle, short))
     return Round(many=many, one=one, flat=flat, idle=nothing)

@@ -21,8 +21,12 @@ T = TypeVar("T")
 _LENGTH_BYTES = 8
 
 
+class Ready(msgspec.Struct, frozen=True):
+    """Said by the process when a phase is prepared, and to it when the clock starts."""
+
+
 class LoadProcess:
-    """Runs phases, one at a time, until the block ends."""
+    """Runs phases, one at a time: prepare, start, finish."""
 
     def __init__(self, targets: Sequence[Target]) -> None:
         # A session of its own: Ctrl-C reaches the bench alone, which then ends its processes in order.
@@ -34,13 +38,14 @@ class LoadProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    def run(self, phase: Phase) -> Outcome:
-        self.start(phase)
-        return self.finish()
-
-    def start(self, phase: Phase) -> None:
-        """Begin a phase, and leave the caller free to do something to the server meanwhile."""
+    def prepare(self, phase: Phase) -> None:
+        """Have the deliveries of a phase made; returns when they are there."""
         _write(_pipe(self._process.stdin), phase)
+        _read(_pipe(self._process.stdout), Ready)
+
+    def start(self) -> None:
+        """Start the clock of the phase that was prepared, and leave the caller free to do something to the server meanwhile."""
+        _write(_pipe(self._process.stdin), Ready())
 
     def finish(self) -> Outcome:
         """Wait for the end of the phase. EOFError when the process died; it has said why on stderr."""
@@ -68,7 +73,11 @@ def main() -> None:
             phase = _read(given, Phase)
         except EOFError:
             return
-        _write(result, uvloop.run(Load(targets, phase).run()))
+        load = Load(targets, phase)
+        _write(result, Ready())
+        _read(given, Ready)
+        _write(result, uvloop.run(load.run()))
+        del load
         gc.collect()
 
 

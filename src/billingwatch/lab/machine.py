@@ -59,6 +59,16 @@ def cpu_seconds(pid: int | None) -> float | None:
     return sum(stats[member].seconds for member in family)
 
 
+def busy_seconds() -> float | None:
+    """CPU time that this machine has spent on anything so far, with what the host took away from it."""
+    try:
+        ticks = (PROC / "stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]
+    except OSError:
+        return None
+    user, nice, system, _idle, _waiting, *interrupts_and_steal = map(int, ticks)
+    return (user + nice + system + sum(interrupts_and_steal)) / _TICKS
+
+
 def memory(pid: int | None) -> Memory | None:
     """Memory of one process; None where it cannot be read."""
     try:

@@ -68,16 +68,16 @@ def _measure(run: Run, load: LoadProcess, service: ServerProcess) -> Measured:
     cold = run.sweep(load, service)
     asyncio.run(drain(run.stage, patience))
     run.say("closed loop, and then until nothing waits")
-    with run.booked("closed loop and its backlog", service) as outcomes:
-        full = load.run(run.phase(service, options.seconds))
-        outcomes.append(full)
+    load.prepare(run.phase(service, options.seconds))
+    with run.booked("closed loop and its backlog", service) as bill:
+        load.start()
+        full = bill.add(load.finish())
         drained = asyncio.run(drain(run.stage, patience))
     run.say(f"open loop at {options.rate:,g} events/s")
-    with run.booked(f"open loop, {options.rate:,g} events/s", service) as outcomes:
-        load.start(run.phase(service, options.seconds, rate=options.rate))
-        looks = asyncio.run(watch(run.stage, options.seconds + GRACE))
-        paced = load.finish()
-        outcomes.append(paced)
+    load.prepare(run.phase(service, options.seconds, rate=options.rate))
+    load.start()
+    looks = asyncio.run(watch(run.stage, options.seconds + GRACE))
+    paced = load.finish()
     return Measured(cold=cold, full=full, drained=drained, paced=paced, looks=looks)
 
 

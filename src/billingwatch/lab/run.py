@@ -16,7 +16,7 @@ from billingwatch.lab.fleet import Fleet, provision_fleet
 from billingwatch.lab.latency import Latency
 from billingwatch.lab.load import OK, Outcome, Phase
 from billingwatch.lab.load_process import LoadProcess
-from billingwatch.lab.machine import cpu_seconds, is_memory_backed, memory, parent_named, this_machine
+from billingwatch.lab.machine import busy_seconds, cores, cpu_seconds, is_memory_backed, memory, parent_named, this_machine
 from billingwatch.lab.server import ServerFailed, ServerProcess
 from billingwatch.lab.stage import Stage
 from billingwatch.lab.verify import Check
@@ -30,6 +30,20 @@ Say = Callable[[str], None]
 
 SWEEP_SECONDS = 600  # at most; a sweep ends with its last tenant
 SAY_EVERY = 100  # tenants
+TAKEN_MAX = 0.1  # share of all cores, beyond which a run says that it was not alone
+
+
+class Bill:
+    """The events that a phase's cost is spread over, and the CPU seconds that posting them took."""
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.load = 0.0
+
+    def add(self, outcome: Outcome) -> Outcome:
+        self.events += outcome.acked
+        self.load += outcome.cpu_seconds
+        return outcome
 
 
 class Run:
@@ -97,31 +111,35 @@ class Run:
 
     def post(self, name: str, load: LoadProcess, server: ServerProcess, phase: Phase) -> Outcome:
         """Run a phase, and book what it cost."""
-        with self.booked(name, server) as outcomes:
-            outcomes.append(load.run(phase))
-        return outcomes[0]
+        load.prepare(phase)
+        with self.booked(name, server) as bill:
+            load.start()
+            return bill.add(load.finish())
 
     def sweep(self, load: LoadProcess, server: ServerProcess) -> Outcome:
         """One event for each tenant, while connections and caches are cold."""
         return self.post("first event of each tenant", load, server, self.phase(server, SWEEP_SECONDS, choice="sweep"))
 
     @contextmanager
-    def booked(self, name: str, server: ServerProcess) -> Iterator[list[Outcome]]:
-        """Book what the block costs, over the events of the outcomes that it puts into the list."""
-        service, postgres = cpu_seconds(server.pid), cpu_seconds(self._postmaster)
-        outcomes: list[Outcome] = []
-        yield outcomes
-        if not all(outcome.acked for outcome in outcomes):
-            raise ServerFailed(reason=f"it acknowledged nothing in the phase `{name}`:\n{server.last_words()}")
-        self.costs.append(
-            Cost(
-                phase=name,
-                events=sum(outcome.acked for outcome in outcomes),
-                service=_spent(service, cpu_seconds(server.pid)),
-                postgres=_spent(postgres, cpu_seconds(self._postmaster)),
-                load=sum(outcome.cpu_seconds for outcome in outcomes),
-            )
+    def booked(self, name: str, server: ServerProcess | None = None) -> Iterator[Bill]:
+        """Book what the block costs, over the events that it puts on the bill."""
+        bill = Bill()
+        began = time.monotonic()
+        before = self._spent(server)
+        yield bill
+        seconds = time.monotonic() - began
+        busy, service, postgres = (
+            None if earlier is None or now is None else now - earlier for earlier, now in zip(before, self._spent(server), strict=True)
         )
+        if server is not None and not bill.events:
+            raise ServerFailed(reason=f"it acknowledged nothing in the phase `{name}`:\n{server.last_words()}")
+        others = None if busy is None or postgres is None else max(busy - (service or 0) - postgres - bill.load, 0)
+        self.costs.append(
+            Cost(phase=name, events=bill.events, seconds=seconds, service=service, postgres=postgres, load=bill.load, others=others)
+        )
+
+    def _spent(self, server: ServerProcess | None) -> tuple[float | None, float | None, float | None]:
+        return busy_seconds(), None if server is None else cpu_seconds(server.pid), cpu_seconds(self._postmaster)
 
     def memory(self, service: ServerProcess) -> list[Held]:
         """What the service and each of its backends hold."""
@@ -152,6 +170,10 @@ class Run:
             self.remarks.append(
                 f"{refused:,} deliveries were not acknowledged: {', '.join(f'{times:,} × {status}' for status, times in statuses.items())}"
             )
+        seconds = sum(cost.seconds for cost in self.costs)
+        taken = sum(cost.others or 0 for cost in self.costs) / (seconds * cores())
+        if taken > TAKEN_MAX:
+            self.remarks.append(f"other programs, or the host, had {taken:.0%} of the CPU meanwhile: the figures are too low, and uneven")
         if unposted := sum(outcome.unposted for outcome in outcomes):
             self.remarks.append(f"{unposted:,} events were due and never posted, because no connection was free")
         return Report(
@@ -169,7 +191,3 @@ class Run:
             checks=checks,
             remarks=self.remarks,
         )
-
-
-def _spent(before: float | None, after: float | None) -> float | None:
-    return None if before is None or after is None else after - before
