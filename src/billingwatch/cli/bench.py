@@ -43,7 +43,7 @@ def _options(rate: float, rate_help: str) -> Callable[[F], F]:
                 click.option("--rate", default=rate, show_default=True, type=click.FloatRange(1, 100_000), help=rate_help),
                 click.option("--zipf", is_flag=True, help="Draw tenants by Zipf's law, exponent 1.1, instead of uniformly."),
                 click.option(
-                    "--connections", default=64, show_default=True, type=click.IntRange(1, 1000), help="Connections of the load process."
+                    "--connections", default=128, show_default=True, type=click.IntRange(1, 1000), help="Connections of the load process."
                 ),
                 click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Which tenants send, and when."),
                 click.option("--json", "as_json", is_flag=True, help="Print JSON."),

@@ -18,7 +18,7 @@ from billingwatch.postgres.statements import load_statements
 
 sql = load_statements(__file__, "floors.sql")
 
-CONNECTIONS = 2
+CONNECTIONS = 2  # with ROWS as many events on their way as the load has connections
 ROWS = 64  # distinct events in a statement
 
 
