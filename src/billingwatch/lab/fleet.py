@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -22,22 +23,38 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Fleet(msgspec.Struct, frozen=True, kw_only=True):
-    """All tenants of a run; `seconds` is what provisioning each of them took."""
+    """All tenants of a run, in the order in which they came to be; `times` are seconds from the first one's beginning to each one's end."""
 
     members: list[Member]
-    seconds: list[float]
+    times: list[float]
+
+    @property
+    def seconds_each(self) -> float:
+        """What a tenant took, sustained over the whole fleet."""
+        return self.times[-1] / len(self.times)
+
+    @property
+    def slowing(self) -> float:
+        """Time that the last tenth took, over the first tenth's."""
+        tenth = max(len(self.times) // 10, 1)
+        return (self.times[-1] - ([0.0, *self.times])[-1 - tenth]) / self.times[tenth - 1]
 
 
-async def provision_fleet(control: ControlConnection, seal: Seal, count: int, made: Callable[[int], None]) -> Fleet:
-    """Provision `count` tenants, one after the other."""
+async def provision_fleet(controls: Sequence[ControlConnection], seal: Seal, count: int, made: Callable[[int], None]) -> Fleet:
+    """Provision `count` tenants, one after the other on each of the connections."""
     members: list[Member] = []
-    seconds: list[float] = []
-    for number in range(count):
-        secret = f"whsec_bench_{number:08}"
-        began = time.monotonic()
-        tenant = await provision(control, seal, f"bench-{number}", secrets=[secret])
-        seconds.append(time.monotonic() - began)
-        target = Target(token=tenant.webhook_token, secret=secret)
-        members.append(Member(tenant_id=tenant.tenant_id, schema_name=tenant.schema_name, target=target))
-        made(number + 1)
-    return Fleet(members=members, seconds=seconds)
+    times: list[float] = []
+    numbers = iter(range(count))
+    began = time.monotonic()
+
+    async def work(control: ControlConnection) -> None:
+        for number in numbers:
+            secret = f"whsec_bench_{number:08}"
+            tenant = await provision(control, seal, f"bench-{number}", secrets=[secret])
+            times.append(time.monotonic() - began)
+            target = Target(token=tenant.webhook_token, secret=secret)
+            members.append(Member(tenant_id=tenant.tenant_id, schema_name=tenant.schema_name, target=target))
+            made(len(members))
+
+    await asyncio.gather(*(work(control) for control in controls))
+    return Fleet(members=members, times=times)

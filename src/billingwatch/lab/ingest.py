@@ -6,7 +6,7 @@ The arms take turns in rounds, so that a machine that slows down slows all of th
 from __future__ import annotations
 
 import asyncio
-from statistics import fmean, median
+from statistics import median
 
 import msgspec
 import uvloop
@@ -113,7 +113,6 @@ def _round(run: Run, load: LoadProcess, service: ServerProcess, idle: ServerProc
 def _figures(options: Options, fleet: Fleet, measured: Measured) -> list[Figure]:
     rounds = measured.rounds
     paced = summarize(measured.paced.latencies)
-    tenth = max(len(fleet.seconds) // 10, 1)
     tenants, load = f"{options.tenants:,} tenants", f"open loop at {options.rate:,g} events/s"
     return [
         at_least("events_per_second", f"acknowledged, {tenants}", median(each.many.rate for each in rounds), "events/s", AIM_EVENTS),
@@ -129,10 +128,8 @@ def _figures(options: Options, fleet: Fleet, measured: Measured) -> list[Figure]
         plain("open_p50", f"{load}: p50", paced.p50 if paced else None, "ms"),
         below("open_p99", f"{load}: p99", paced.p99 if paced else None, "ms", AIM_P99),
         plain("open_max", f"{load}: max", paced.max if paced else None, "ms"),
-        below("provision", "provisioning, per tenant", fmean(fleet.seconds) * 1000, "ms", AIM_PROVISION),
-        plain(
-            "provision_last", "provisioning, last tenth over first tenth", fmean(fleet.seconds[-tenth:]) / fmean(fleet.seconds[:tenth]), "×"
-        ),
+        below("provision", "provisioning, per tenant, sustained", fleet.seconds_each * 1000, "ms", AIM_PROVISION),
+        plain("provision_last", "provisioning, last tenth over first tenth", fleet.slowing, "×"),
     ]
 
 

@@ -74,8 +74,8 @@ class Run:
             if done % SAY_EVERY == 0 or done == count:
                 self.say(f"provisioned {done:,} of {count:,} tenants, {(time.monotonic() - began) / done * 1000:.1f} ms each")
 
-        async with self.stage.control() as control:
-            fleet = await provision_fleet(control, open_seal(self.stage.settings), count, made)
+        async with self.stage.control() as control, self.stage.control() as second:
+            fleet = await provision_fleet((control, second), open_seal(self.stage.settings), count, made)
             with suppress(asyncpg.InsufficientPrivilegeError):
                 await control.execute(sql["checkpoint"])
             self._postmaster = parent_named(await control.fetchval(sql["backend"]), "postgres")
