@@ -131,9 +131,10 @@ class Replay:
             if not await self._visit():
                 await asyncio.sleep(WAIT_SECONDS)
             on_progress(self.progress)
+        await self._visit(judge_now=True)
 
-    async def _visit(self) -> int:
-        done = await visit(self._visiting, self._tenant, as_of=self._clock(), limit=BATCH)
+    async def _visit(self, *, judge_now: bool = False) -> int:
+        done = await visit(self._visiting, self._tenant, as_of=self._clock(), limit=BATCH, judge_now=judge_now)
         self.progress.processed += done.events
         self.progress.dead += done.dead
         return done.events

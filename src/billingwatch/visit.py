@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import asyncpg
 import msgspec
@@ -16,7 +16,8 @@ from billingwatch.billing.rows import Row
 from billingwatch.billing.shapes import ProjectionError
 from billingwatch.billing.store import project
 from billingwatch.clock import utc_now
-from billingwatch.detection.engine import DetectionOutcome, detect, settle
+from billingwatch.detection.engine import DetectionOutcome, detect, judge_time, settle
+from billingwatch.detection.tuning import Tuning, tuning_of
 from billingwatch.postgres.connections import ControlConnection, TenantConnection
 from billingwatch.postgres.statements import load_statements
 from billingwatch.tenancy.lanes import Lane
@@ -26,6 +27,9 @@ log = structlog.get_logger()
 sql = load_statements(__file__, "visit.sql")
 
 READ_AT_ONCE = 25  # events read before acknowledgements that wait for this process get their turn
+JUDGED_EVERY = timedelta(hours=1)  # the finest grid of a detector of time
+JUDGED_WITHIN = timedelta(minutes=5)  # of the hour; spreads the visits of a fleet
+FIRST_JUDGED_AFTER = timedelta(minutes=5)  # so that a history which is being replayed is judged when it is complete
 VISIT_LIMIT = 500  # events per transaction; bounds how long a lane is held
 
 
@@ -42,6 +46,8 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
 
     event_id: str
     received_at: datetime
+    replayed: bool
+    """It did not come through the webhook."""
     payload: str
 
 
@@ -57,10 +63,21 @@ class Unprojectable(Exception):
     """Postgres refused the rows of a visit's events."""
 
 
-async def visit(lane: Lane, tenant: Tenant, *, as_of: datetime, limit: int = VISIT_LIMIT, due: bool = False) -> Visited:
-    """Handle up to `limit` pending events of the tenant and, if `due`, the anomalies that time ends; whatever it raises, nothing was done."""
+class Due(msgspec.Struct, frozen=True, kw_only=True):
+    """What time asks of the tenant."""
+
+    kind: str
+    due_at: datetime
+    since: datetime | None
+
+
+async def visit(lane: Lane, tenant: Tenant, *, as_of: datetime, limit: int = VISIT_LIMIT, judge_now: bool = False) -> Visited:
+    """Handle up to `limit` pending events of the tenant, and what time asks for; whatever it raises, nothing was done.
+
+    With `judge_now` the detectors of time judge everything up to `as_of` although that is not due yet.
+    """
     try:
-        return await _visit(lane, tenant, as_of=as_of, limit=limit, due=due)
+        return await _visit(lane, tenant, as_of=as_of, limit=limit, judge_now=judge_now)
     except Unprojectable as error:
         if limit > 1:
             return await _visit_one_by_one(lane, tenant, as_of=as_of, limit=limit)
@@ -78,17 +95,30 @@ async def _visit_one_by_one(lane: Lane, tenant: Tenant, *, as_of: datetime, limi
     return Visited(events=events, dead=dead, more=True)
 
 
-async def _visit(lane: Lane, tenant: Tenant, *, as_of: datetime, limit: int, due: bool) -> Visited:
+async def _visit(lane: Lane, tenant: Tenant, *, as_of: datetime, limit: int, judge_now: bool) -> Visited:
+    tuning = tuning_of(tenant)
     async with lane.scope(tenant) as connection:
+        due = {row["kind"]: Due(**dict(row)) for row in await connection.fetch(sql["due"], tenant.tenant_id)}
+        judgement = due.get("evaluate")
         claimed = await _claim(connection, tenant, limit)
         rows, dead = await _read(claimed)
         try:
             changes = await project(connection, rows) if rows else []
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
             raise Unprojectable(str(error)) from error
-        outcomes = [await detect(connection, changes, as_of=as_of)] if changes else []
-        if due and await connection.execute(sql["take_due"], tenant.tenant_id, as_of) != "DELETE 0":
-            outcomes.append(await settle(connection, as_of=as_of))
+        outcomes = []
+        if changes:
+            judged_until = judgement.since if judgement else None
+            replayed = all(event.replayed for event in claimed)
+            outcomes.append(await detect(connection, changes, as_of=as_of, tuning=tuning, judged_until=judged_until, replayed=replayed))
+        if "settle" in due and due["settle"].due_at <= as_of:
+            await connection.execute(sql["take_due"], tenant.tenant_id, as_of)
+            outcomes.append(await settle(connection, as_of=as_of, tuning=tuning))
+        # What still waits may belong before the instants to be judged.
+        if len(claimed) < limit and (judge_now or (judgement is not None and judgement.due_at <= as_of)):
+            outcomes.append(await _judge_time(connection, tenant, judgement, tuning, as_of))
+        elif judgement is None and claimed:
+            await connection.execute(sql["plan_judgement"], tenant.tenant_id, as_of + FIRST_JUDGED_AFTER, None)
         if (due_at := _next_due(outcomes)) is not None:
             await connection.execute(sql["call_due"], tenant.tenant_id, due_at)
         if dead:
@@ -97,9 +127,25 @@ async def _visit(lane: Lane, tenant: Tenant, *, as_of: datetime, limit: int, due
     return Visited(events=len(claimed), dead=len(dead), more=len(claimed) == limit)
 
 
+async def _judge_time(
+    connection: TenantConnection, tenant: Tenant, judgement: Due | None, tuning: Tuning, as_of: datetime
+) -> DetectionOutcome:
+    """Judge the instants since the last time, those of a time when nobody ran included, and plan the next."""
+    until = as_of.replace(minute=0, second=0, microsecond=0)
+    since = judgement.since if judgement and judgement.since else await connection.fetchval(sql["beginning"])
+    outcome = DetectionOutcome()
+    if since is not None and since < until:
+        outcome = await judge_time(connection, since=since, until=until, as_of=as_of, tuning=tuning)
+    spread = timedelta(seconds=tenant.tenant_id * 37 % JUDGED_WITHIN.total_seconds())
+    await connection.execute(sql["plan_judgement"], tenant.tenant_id, until + JUDGED_EVERY + spread, until)
+    return outcome
+
+
 async def _claim(connection: TenantConnection, tenant: Tenant, limit: int) -> list[Claimed]:
     rows = await connection.fetch(sql["claim"], tenant.tenant_id, limit)
-    return [Claimed(event_id=row["event_id"], received_at=row["received_at"], payload=row["payload"]) for row in rows]
+    return [
+        Claimed(event_id=row["event_id"], received_at=row["received_at"], replayed=row["replayed"], payload=row["payload"]) for row in rows
+    ]
 
 
 async def _read(claimed: Sequence[Claimed]) -> tuple[list[Row], dict[str, str]]:
@@ -151,6 +197,8 @@ def _report(
                 "visit.anomaly_opened",
                 tenant=tenant.name,
                 detector=finding.detector,
+                historical=finding.historical,
+                muted=finding.muted,
                 severity=finding.severity,
                 anomaly_id=str(finding.anomaly_id),
             )

@@ -8,7 +8,7 @@ WITH claimed AS (
       AND (SELECT pg_try_advisory_xact_lock(1112099155, $1))
     RETURNING p.position, p.event_id, p.received_at
 )
-SELECT c.event_id, c.received_at, e.payload
+SELECT c.event_id, c.received_at, e.signed_at IS NULL AS replayed, e.payload
 FROM claimed AS c
 JOIN events AS e ON e.event_id = c.event_id
 ORDER BY c.position;
@@ -19,6 +19,9 @@ SELECT $1, d.event_id, d.error
 FROM unnest($2::text[], $3::text[]) AS d (event_id, error)
 ON CONFLICT ON CONSTRAINT dead_letters_pkey DO UPDATE SET error = excluded.error, failed_at = excluded.failed_at;
 
+-- due --
+SELECT kind, due_at, since FROM control.due_visits WHERE tenant_id = $1;
+
 -- call_due --
 INSERT INTO control.due_visits (tenant_id, kind, due_at)
 VALUES ($1, 'settle', $2)
@@ -27,6 +30,20 @@ WHERE control.due_visits.due_at > excluded.due_at;
 
 -- take_due --
 DELETE FROM control.due_visits WHERE tenant_id = $1 AND kind = 'settle' AND due_at <= $2;
+
+-- plan_judgement --
+INSERT INTO control.due_visits (tenant_id, kind, due_at, since)
+VALUES ($1, 'evaluate', $2, $3)
+ON CONFLICT ON CONSTRAINT due_visits_pkey DO UPDATE SET due_at = excluded.due_at, since = excluded.since;
+
+-- beginning --
+-- The first instant that detectors of time may have something to say about.
+SELECT least(
+    (SELECT min(c.created_at) FROM charges AS c),
+    (SELECT min(i.created_at) FROM invoices AS i),
+    (SELECT min(s.created_at) FROM states AS s WHERE s.kind = 'subscription'),
+    (SELECT min(e.received_at) FROM events AS e)
+);
 
 -- tenants_with_work --
 -- One index probe for each tenant that has pending events, however many events those are.
@@ -37,9 +54,9 @@ WITH RECURSIVE waiting AS (
     FROM waiting AS w
     WHERE w.tenant_id IS NOT NULL
 )
-SELECT w.tenant_id, false AS is_due FROM waiting AS w WHERE w.tenant_id IS NOT NULL
+SELECT w.tenant_id FROM waiting AS w WHERE w.tenant_id IS NOT NULL
 UNION ALL
-SELECT d.tenant_id, true FROM control.due_visits AS d WHERE d.due_at <= $1;
+SELECT d.tenant_id FROM control.due_visits AS d WHERE d.due_at <= $1;
 
 -- forget_tenant --
 DELETE FROM control.pending_events WHERE tenant_id = $1;

@@ -39,7 +39,7 @@ class WorkLane:
         self.number = number
         self.lane = lane
         self.owned_generation: int | None = None
-        self.ready: OrderedDict[int, bool] = OrderedDict()
+        self.ready: OrderedDict[int, None] = OrderedDict()
         self.wake = asyncio.Event()
 
     @property
@@ -47,9 +47,9 @@ class WorkLane:
         # The ownership lock lives and dies with the connection that took it.
         return self.owned_generation is not None and self.owned_generation == self.lane.generation and self.lane.connected
 
-    def call(self, tenant_id: int, *, due: bool = False) -> None:
+    def call(self, tenant_id: int) -> None:
         """Line the tenant up for a visit, once."""
-        self.ready[tenant_id] = self.ready.get(tenant_id, False) or due
+        self.ready[tenant_id] = None
         self.wake.set()
 
 
@@ -97,11 +97,11 @@ class Processor:
                 lane.ready.clear()
                 lane.wake.clear()
                 continue
-            tenant_id, due = lane.ready.popitem(last=False)
+            tenant_id, _ = lane.ready.popitem(last=False)
             if not self._backing_off(tenant_id):
-                await self._visit(lane, tenant_id, due=due)
+                await self._visit(lane, tenant_id)
 
-    async def _visit(self, lane: WorkLane, tenant_id: int, *, due: bool) -> None:
+    async def _visit(self, lane: WorkLane, tenant_id: int) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
@@ -109,7 +109,7 @@ class Processor:
             if tenant is None:
                 await self._forget(tenant_id)
                 return
-            done = await visit(lane.lane, tenant, as_of=self._clock(), due=due)
+            done = await visit(lane.lane, tenant, as_of=self._clock())
         except DatabaseUnavailable as error:
             log.warning("worker.database_unavailable", lane=lane.number, error=str(error))
             await asyncio.sleep(POLL_SECONDS)
@@ -154,7 +154,7 @@ class Processor:
             rows = await connection.fetch(visit_sql["tenants_with_work"], self._clock())
         for row in rows:
             if (number := lane_number(row["tenant_id"], len(self._lanes))) in idle:
-                self._lanes[number].call(row["tenant_id"], due=row["is_due"])
+                self._lanes[number].call(row["tenant_id"])
 
     async def _balance(self) -> None:
         """Own a fair share of the lanes: give up what is above it, take free ones while below."""

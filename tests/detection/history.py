@@ -9,8 +9,9 @@ from typing import Any
 from billingwatch.billing.rows import Charge, Dispute, Invoice, Refund, Row
 from billingwatch.billing.store import project
 from billingwatch.detection.detector import Thresholds
-from billingwatch.detection.engine import DetectionOutcome, detect, settle
+from billingwatch.detection.engine import DetectionOutcome, detect, judge_time, settle
 from billingwatch.detection.store import Anomaly, AnomalyFilter, list_anomalies
+from billingwatch.detection.tuning import Tuning
 from billingwatch.postgres.connections import TenantConnection
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -140,6 +141,8 @@ def invoice(
         "voided_at": None,
         "payment_ids": [],
         "lines": None,
+        "discount_amount": None,
+        "tax_amount": None,
     }
     return Invoice(invoice_id=f"in_{key}", **{**defaults, **fields}, **_stamp(f"in_{key}", minutes, snapshot, updated, account))
 
@@ -150,13 +153,24 @@ class History:
     def __init__(self, tenant: TenantConnection) -> None:
         self.tenant = tenant
         self.thresholds: Mapping[str, Thresholds] = {}
+        self.judged_until: datetime | None = None
+
+    @property
+    def tuning(self) -> Tuning:
+        return Tuning(thresholds=self.thresholds)
 
     async def see(self, *rows: Row, as_of: datetime = LATER) -> DetectionOutcome:
         """One visit with these rows."""
-        return await detect(self.tenant, await project(self.tenant, rows), as_of=as_of, thresholds=self.thresholds)
+        changes = await project(self.tenant, rows)
+        return await detect(self.tenant, changes, as_of=as_of, tuning=self.tuning, judged_until=self.judged_until)
+
+    async def tick(self, until: datetime, *, as_of: datetime | None = None) -> DetectionOutcome:
+        """Let the detectors of time judge what they have not judged, up to `until`."""
+        since, self.judged_until = self.judged_until or until - timedelta(days=60), until
+        return await judge_time(self.tenant, since=since, until=until, as_of=as_of or until, tuning=self.tuning)
 
     async def settle(self, *, as_of: datetime) -> DetectionOutcome:
-        return await settle(self.tenant, as_of=as_of, thresholds=self.thresholds)
+        return await settle(self.tenant, as_of=as_of, tuning=self.tuning)
 
     async def anomalies(self, detector: str | None = None, *, retracted: bool = False) -> list[Anomaly]:
         """Oldest first."""

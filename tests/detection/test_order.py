@@ -29,7 +29,7 @@ LOW = {
 }
 LATENESS = 3 * DAY  # minutes that Stripe delivers late
 # What is not a function of history: identity and bookkeeping. A row that says nothing new still takes its newest event's id and date.
-BOOKKEEPING = ("anomaly_id", "detected_at", "updated_at", "resolved_at")
+BOOKKEEPING = ("anomaly_id", "detected_at", "updated_at", "resolved_at", "historical")
 
 Happening = tuple[float, Row]  # when, in minutes, and what the event says
 

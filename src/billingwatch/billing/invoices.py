@@ -82,12 +82,22 @@ def _row(event: Event, invoice: Fields, *, status: str, payment_ids: set[str], s
         voided_at=instant(transitions, "voided_at"),
         payment_ids=sorted(payment_ids),
         lines=[_line(line) for line in entries(invoice, "lines")] if invoice.get("lines") is not None else None,
+        discount_amount=_sum(invoice, "total_discount_amounts"),
+        tax_amount=whole(invoice, "tax") if "tax" in invoice else _sum(invoice, "total_taxes"),
         **event.stamp(
             instant(invoice, "created") or instant(invoice, "date"),  # `date` until 2019
             stage=stage,
             rank=rank(first=event.is_creation, state=place(status, STATES), progress=progress),
         ),
     )
+
+
+def _sum(invoice: Fields, name: str) -> int | None:
+    """Add up the amounts of a list; None where the payload has no such list or one amount is missing."""
+    if not isinstance(invoice.get(name), list):
+        return None
+    amounts = [whole(entry, "amount") for entry in entries(invoice, name)]
+    return None if None in amounts else sum(amount or 0 for amount in amounts)
 
 
 def _status(event: Event, invoice: Fields) -> str:

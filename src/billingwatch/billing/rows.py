@@ -87,6 +87,8 @@ class Invoice(Snapshot, frozen=True, kw_only=True):
     payment_ids: list[str]
     """Sorted and unique. The table holds the union over all snapshots and payments, whichever is newest."""
     lines: list[Json] | None
+    discount_amount: int | None
+    tax_amount: int | None
 
 
 class Subscription(Snapshot, frozen=True, kw_only=True):

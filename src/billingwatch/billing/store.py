@@ -13,6 +13,7 @@ import asyncpg
 import msgspec
 
 from billingwatch.billing.rows import Charge, Customer, Dispute, Invoice, PaymentMethod, Refund, Row, Subscription
+from billingwatch.billing.states import State, states_of
 from billingwatch.postgres.connections import TenantConnection
 from billingwatch.postgres.statements import load_statements
 
@@ -28,13 +29,16 @@ CONTENT: Mapping[str, tuple[str, ...]] = {
 }
 
 
+STATE_COLUMNS = frozenset({"facts"})
+
+
 class Change(msgspec.Struct, frozen=True, kw_only=True):
     """A row that says something new. One whose `created_at` moved is told twice: for where it was, and for where it is."""
 
     table: str
     key: str
     created_at: datetime
-    """When Stripe created the object."""
+    """When Stripe created the object; of a state, when it began."""
     inserted: bool
     columns: frozenset[str]
     """What differs from before, never empty; all columns of an inserted row."""
@@ -48,7 +52,18 @@ async def project(tenant: TenantConnection, rows: Sequence[Row]) -> list[Change]
         known = await tenant.fetch(UPSERTS[table], msgspec.json.encode([given[key] for key in keys]).decode(), keys)
         before = {record[given[keys[0]].key_column]: record for record in known}
         changes.extend(change for key in keys for change in _compare(given[key], before.get(key)))
+    if states := states_of(rows):
+        changes.extend(await _remember(tenant, states))
     return changes
+
+
+async def _remember(tenant: TenantConnection, states: Sequence[State]) -> list[Change]:
+    """Keep states that were not known; each counts as an inserted row of `<kind>_states`."""
+    rows = await tenant.fetch(sql["insert_states"], msgspec.json.encode(states).decode())
+    return [
+        Change(table=f"{row['kind']}_states", key=row["object_id"], created_at=row["created_at"], inserted=True, columns=STATE_COLUMNS)
+        for row in rows
+    ]
 
 
 def _newest(rows: Iterable[Row]) -> dict[str, dict[str, Row]]:

@@ -34,7 +34,7 @@ WHERE charge_id = ANY ($2::text[]);
 WITH given AS (
     SELECT invoice_id, customer_id, subscription_id, number, status, billing_reason, collection_method, currency, total, subtotal,
            amount_due, amount_paid, amount_remaining, starting_balance, ending_balance, attempt_count, next_payment_attempt_at,
-           period_start_at, period_end_at, due_at, finalized_at, paid_at, voided_at, payment_ids, lines, account, created_at,
+           period_start_at, period_end_at, due_at, finalized_at, paid_at, voided_at, payment_ids, lines, discount_amount, tax_amount, account, created_at,
            updated_at, event_id, version
     FROM json_populate_recordset(NULL::invoices, $1::json)
 ),
@@ -51,18 +51,18 @@ written AS (
     INSERT INTO invoices (
         invoice_id, customer_id, subscription_id, number, status, billing_reason, collection_method, currency, total, subtotal,
         amount_due, amount_paid, amount_remaining, starting_balance, ending_balance, attempt_count, next_payment_attempt_at,
-        period_start_at, period_end_at, due_at, finalized_at, paid_at, voided_at, payment_ids, lines, account, created_at,
+        period_start_at, period_end_at, due_at, finalized_at, paid_at, voided_at, payment_ids, lines, discount_amount, tax_amount, account, created_at,
         updated_at, event_id, version
     )
     SELECT invoice_id, customer_id, subscription_id, number, status, billing_reason, collection_method, currency, total, subtotal,
            amount_due, amount_paid, amount_remaining, starting_balance, ending_balance, attempt_count, next_payment_attempt_at,
-           period_start_at, period_end_at, due_at, finalized_at, paid_at, voided_at, payment_ids, lines, account, created_at,
+           period_start_at, period_end_at, due_at, finalized_at, paid_at, voided_at, payment_ids, lines, discount_amount, tax_amount, account, created_at,
            updated_at, event_id, version
     FROM given
     ON CONFLICT ON CONSTRAINT invoices_pkey DO UPDATE SET (
         customer_id, subscription_id, number, status, billing_reason, collection_method, currency, total, subtotal, amount_due,
         amount_paid, amount_remaining, starting_balance, ending_balance, attempt_count, next_payment_attempt_at, period_start_at,
-        period_end_at, due_at, finalized_at, paid_at, voided_at, payment_ids, lines, account, created_at, updated_at, event_id,
+        period_end_at, due_at, finalized_at, paid_at, voided_at, payment_ids, lines, discount_amount, tax_amount, account, created_at, updated_at, event_id,
         version
     ) = ROW (
         excluded.customer_id, excluded.subscription_id, excluded.number, excluded.status, excluded.billing_reason,
@@ -71,13 +71,13 @@ written AS (
         excluded.next_payment_attempt_at, excluded.period_start_at, excluded.period_end_at, excluded.due_at, excluded.finalized_at,
         excluded.paid_at, excluded.voided_at,
         ARRAY(SELECT DISTINCT p.id COLLATE "C" FROM unnest(invoices.payment_ids || excluded.payment_ids) AS p (id) ORDER BY 1),
-        excluded.lines, excluded.account, excluded.created_at, excluded.updated_at, excluded.event_id, excluded.version
+        excluded.lines, excluded.discount_amount, excluded.tax_amount, excluded.account, excluded.created_at, excluded.updated_at, excluded.event_id, excluded.version
     )
     WHERE excluded.version > invoices.version
 )
 SELECT invoice_id, customer_id, subscription_id, number, status, billing_reason, collection_method, currency, total, subtotal,
        amount_due, amount_paid, amount_remaining, starting_balance, ending_balance, attempt_count, next_payment_attempt_at,
-       period_start_at, period_end_at, due_at, finalized_at, paid_at, voided_at, payment_ids, lines, account, created_at, version
+       period_start_at, period_end_at, due_at, finalized_at, paid_at, voided_at, payment_ids, lines, discount_amount, tax_amount, account, created_at, version
 FROM invoices
 WHERE invoice_id = ANY ($2::text[]);
 
@@ -206,3 +206,11 @@ SELECT payment_method_id, customer_id, type, card_brand, card_last4, card_finger
        created_at, version
 FROM payment_methods
 WHERE payment_method_id = ANY ($2::text[]);
+
+-- insert_states --
+-- Each state once, whatever the order; returns those that were not known.
+INSERT INTO states (object_id, version, kind, account, created_at, event_id, facts)
+SELECT object_id, version, kind, account, created_at, event_id, facts
+FROM json_populate_recordset(NULL::states, $1::json)
+ON CONFLICT ON CONSTRAINT states_pkey DO NOTHING
+RETURNING object_id, kind, created_at;

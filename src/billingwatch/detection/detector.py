@@ -30,6 +30,11 @@ def threshold(description: str, *, unit: str, ge: float, le: float) -> msgspec.M
     return msgspec.Meta(ge=ge, le=le, description=description, extra_json_schema={"x-unit": unit})
 
 
+def no_time(_: object) -> timedelta:
+    """At once; the reach, quiet or warm-up of detectors that need none."""
+    return timedelta(0)
+
+
 class Incident(msgspec.Struct, frozen=True, kw_only=True):
     """A maximal run of anomalous rows of one subject, as history shows it."""
 
@@ -67,6 +72,11 @@ class Detector(msgspec.Struct, Generic[ThresholdsT], frozen=True, kw_only=True):
     """Two anomalous rows of one subject that are further apart belong to two incidents."""
     settles: bool
     """The quiet after its last anomalous row is what ends an incident."""
+    every: timedelta | None = None
+    """For a detector that judges time itself: what it judges are the instants of a grid of this step (UTC). Its `incidents` get the first and
+    the last of them as since and until; opened_at and last_seen_at are instants of the grid, and its watches say how late rows reach them."""
+    warm_up: Callable[[ThresholdsT], timedelta] = no_time
+    """How much history it needs; before that it is learning, and its SQL finds nothing."""
     candidates: str
     """SELECT that finds a row if a verdict between look.since and look.until (look.quiet: as above) can be anomalous; cheap, never wrong."""
     incidents: str

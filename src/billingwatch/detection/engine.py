@@ -6,18 +6,17 @@ beginning to its end, since incidents can grow, shrink, merge and split.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from functools import cache
-from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
 from billingwatch.billing.store import Change
-from billingwatch.detection.detector import Detector, Incident, Severity, Thresholds
-from billingwatch.detection.looks import Span, looks_of, shift
+from billingwatch.detection.detector import LATENESS, Detector, Incident, Severity, Thresholds
+from billingwatch.detection.looks import Span, instants, looks_of, shift
 from billingwatch.detection.reconcile import Found, Revision, fingerprint_of, reconcile
 from billingwatch.detection.registry import DETECTORS
 from billingwatch.detection.store import (
@@ -29,12 +28,14 @@ from billingwatch.detection.store import (
     put_anomalies,
     settle_anomalies,
 )
+from billingwatch.detection.tuning import UNTUNED, Tuning
 from billingwatch.postgres.connections import TenantConnection
 from billingwatch.postgres.statements import load_statements
 
 sql = load_statements(__file__, "engine.sql")
 
-DEFAULTS: Mapping[str, Thresholds] = MappingProxyType({})
+AN_INSTANT = timedelta(microseconds=1)  # Postgres' own grain
+HISTORICAL_AFTER = LATENESS  # what is older when it is found is history, whoever told of it
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +46,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     severity: Severity
     status: Status
     resolution: Resolution | None
+    historical: bool
+    muted: bool = False
 
 
 class DetectionOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,32 +71,77 @@ class Search(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def detect(
-    tenant: TenantConnection, changes: Sequence[Change], *, as_of: datetime, thresholds: Mapping[str, Thresholds] = DEFAULTS
+    tenant: TenantConnection,
+    changes: Sequence[Change],
+    *,
+    as_of: datetime,
+    tuning: Tuning = UNTUNED,
+    judged_until: datetime | None = None,
+    replayed: bool = False,
 ) -> DetectionOutcome:
-    """Bring the tenant's anomalies up to date with rows that changed. `thresholds` are by detector; those not given are the defaults."""
-    tuned = {name: thresholds.get(name, detector.thresholds()) for name, detector in DETECTORS.items()}
-    looks = [(detector, look) for detector in DETECTORS.values() for look in looks_of(detector, changes, tuned[detector.name])]
+    """Bring the tenant's anomalies up to date with rows that changed.
+
+    `judged_until` is the last instant that `judge_time` has judged, which late rows may change; `replayed`: the rows came from events
+    that Stripe did not deliver just now.
+    """
+    looks = [
+        (detector, look)
+        for detector in DETECTORS.values()
+        if detector.name not in tuning.off
+        for look in looks_of(detector, changes, tuning.of(detector), judged_until=judged_until)
+    ]
+    return await _judge(tenant, looks, as_of=as_of, tuning=tuning, replayed=replayed)
+
+
+async def judge_time(
+    tenant: TenantConnection, *, since: datetime, until: datetime, as_of: datetime, tuning: Tuning = UNTUNED
+) -> DetectionOutcome:
+    """Let the detectors of time judge the instants after `since` and up to `until`."""
+    looks = []
+    for detector in DETECTORS.values():
+        if detector.every is not None and detector.name not in tuning.off:
+            span = instants(Span(since=since + AN_INSTANT, until=until), detector.every)
+            looks += [] if span is None else [(detector, span)]
+    return await _judge(tenant, looks, as_of=as_of, tuning=tuning, replayed=False)
+
+
+async def find_incidents(
+    tenant: TenantConnection, detector: Detector[Any], thresholds: Thresholds, *, since: datetime, until: datetime
+) -> list[Incident]:
+    """What a detector finds in a span of history with these thresholds; nothing is written."""
+    span: Span | None = Span(since=since, until=until)
+    if detector.every is not None:
+        span = instants(Span(since=since, until=until), detector.every)
+    if span is None:
+        return []
+    rows = await tenant.fetch(detector.incidents, span.since, span.until, *detector.parameters(thresholds))
+    return [detector.judge(dict(row), thresholds) for row in rows]
+
+
+async def _judge(
+    tenant: TenantConnection, looks: Sequence[tuple[Detector[Any], Span]], *, as_of: datetime, tuning: Tuning, replayed: bool
+) -> DetectionOutcome:
     if not looks:
         return DetectionOutcome()
     revisions: list[Revision] = []
     ahead: list[datetime] = []
-    for search in await _stirred(tenant, looks, tuned):
-        found, revised = await _search(tenant, search, tuned[search.detector.name], as_of)
+    for search in await _stirred(tenant, looks, tuning):
+        found, revised = await _search(tenant, search, tuning.of(search.detector), as_of, replayed=replayed)
         revisions += revised
         ahead += (each.ends_at for each in found if each.ends_at is not None and each.ends_at > as_of)
     if revisions:
         await put_anomalies(tenant, [revision.after for revision in revisions])
-    return _outcome(revisions, min(ahead, default=None))
+    return _outcome(revisions, min(ahead, default=None), tuning)
 
 
-async def settle(tenant: TenantConnection, *, as_of: datetime, thresholds: Mapping[str, Thresholds] = DEFAULTS) -> DetectionOutcome:
+async def settle(tenant: TenantConnection, *, as_of: datetime, tuning: Tuning = UNTUNED) -> DetectionOutcome:
     """Resolve the anomalies that time has ended by now."""
-    quiet = {name: detector.quiet(thresholds.get(name, detector.thresholds())) for name, detector in DETECTORS.items() if detector.settles}
+    quiet = {name: detector.quiet(tuning.of(detector)) for name, detector in DETECTORS.items() if detector.settles}
     resolved = tuple(_finding(anomaly) for anomaly in await settle_anomalies(tenant, quiet, as_of=as_of))
     return DetectionOutcome(resolved=resolved, settle_at=await next_settlement(tenant, quiet))
 
 
-async def _stirred(tenant: TenantConnection, looks: Sequence[tuple[Detector[Any], Span]], tuned: Mapping[str, Thresholds]) -> list[Search]:
+async def _stirred(tenant: TenantConnection, looks: Sequence[tuple[Detector[Any], Span]], tuning: Tuning) -> list[Search]:
     """Keep the looks in which something anomalous can be or was."""
     rows = await tenant.fetch(
         _stirred_statement(tuple(sorted({detector.name for detector, _ in looks}))),
@@ -101,7 +149,7 @@ async def _stirred(tenant: TenantConnection, looks: Sequence[tuple[Detector[Any]
         [detector.name for detector, _ in looks],
         [look.since for _, look in looks],
         [look.until for _, look in looks],
-        [detector.quiet(tuned[detector.name]) for detector, _ in looks],
+        [detector.quiet(tuning.of(detector)) for detector, _ in looks],
     )
     searches: list[Search] = []
     for row in sorted(rows, key=lambda row: int(row["number"])):
@@ -123,10 +171,11 @@ def _stirred_statement(names: tuple[str, ...]) -> str:
     return sql["stirred"].replace("/* candidates */", "\n".join(cases))
 
 
-async def _search(tenant: TenantConnection, search: Search, thresholds: Thresholds, as_of: datetime) -> tuple[list[Found], list[Revision]]:
+async def _search(
+    tenant: TenantConnection, search: Search, thresholds: Thresholds, as_of: datetime, *, replayed: bool
+) -> tuple[list[Found], list[Revision]]:
     detector, quiet = search.detector, search.detector.quiet(thresholds)
-    rows = await tenant.fetch(detector.incidents, search.span.since, search.span.until, *detector.parameters(thresholds))
-    incidents = [detector.judge(dict(row), thresholds) for row in rows]
+    incidents = await find_incidents(tenant, detector, thresholds, since=search.span.since, until=search.span.until)
     found = {fingerprint_of(detector.name, incident): incident for incident in incidents}
     around = search.span.widened(quiet)
     stored = await lock_anomalies(tenant, detector.name, list(found), since=around.since, until=around.until)
@@ -138,6 +187,7 @@ async def _search(tenant: TenantConnection, search: Search, thresholds: Threshol
             fingerprint=fingerprint,
             incident=incident,
             ends_at=shift(incident.last_seen_at, quiet) if detector.settles else incident.ended_at,
+            historical=replayed or as_of - incident.last_seen_at > HISTORICAL_AFTER,
         )
         for fingerprint, incident in found.items()
         if _touched(incident, near) or any(_overlap(incident, anomaly) for anomaly in judged)
@@ -156,14 +206,15 @@ def _overlap(incident: Incident, anomaly: Anomaly) -> bool:
     return in_time and incident.subject == anomaly.subject
 
 
-def _outcome(revisions: Iterable[Revision], settle_at: datetime | None) -> DetectionOutcome:
+def _outcome(revisions: Iterable[Revision], settle_at: datetime | None, tuning: Tuning) -> DetectionOutcome:
     opened, updated, resolved = [], [], []
     for revision in revisions:
         before, after = revision.before, revision.after
         if after.retracted or (before is not None and before.status in {"open", "acknowledged"} and after.status == "resolved"):
             resolved.append(_finding(after))
         elif before is None or before.retracted or (before.status == "resolved" and after.status != "resolved"):
-            opened.append(_finding(after))
+            muted = tuning.mute_of(after.detector, after.subject, after.opened_at) is not None
+            opened.append(msgspec.structs.replace(_finding(after), muted=muted))
         else:
             updated.append(_finding(after))
     return DetectionOutcome(opened=tuple(opened), updated=tuple(updated), resolved=tuple(resolved), settle_at=settle_at)

@@ -11,6 +11,7 @@ import msgspec
 from billingwatch.billing.store import Change
 from billingwatch.detection.detector import Detector, Thresholds
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 BEGINNING, END = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
@@ -41,13 +42,32 @@ def shift(instant: datetime, by: timedelta) -> datetime:
         return END if by > timedelta(0) else BEGINNING
 
 
-def looks_of(detector: Detector[Any], changes: Iterable[Change], thresholds: Thresholds) -> list[Span]:
-    """Span the verdicts that the changes can affect; few spans, so far apart that no incident begins in one and goes on in another."""
+def instants(span: Span, every: timedelta) -> Span | None:
+    """The first and the last instant of a grid that lie in a span, or None."""
+    since = EPOCH - (EPOCH - span.since) // every * every
+    until = EPOCH + (span.until - EPOCH) // every * every
+    return Span(since=since, until=until) if since <= until else None
+
+
+def looks_of(
+    detector: Detector[Any], changes: Iterable[Change], thresholds: Thresholds, *, judged_until: datetime | None = None
+) -> list[Span]:
+    """Span the verdicts that the changes can affect; few spans, so far apart that no incident begins in one and goes on in another.
+
+    Of a detector of time only instants up to `judged_until` (None: none yet) have a verdict.
+    """
+    if detector.every is not None and judged_until is None:
+        return []
     spans = []
     for change in changes:
         watch = detector.watches.get(change.table)
         if watch is not None and (change.inserted or not watch.columns.isdisjoint(change.columns)):
-            spans.append(Span(since=change.created_at, until=shift(change.created_at, watch.reach(thresholds))))
+            span = Span(since=change.created_at, until=shift(change.created_at, watch.reach(thresholds)))
+            if detector.every is not None and judged_until is not None:
+                within = instants(Span(since=span.since, until=min(span.until, judged_until)), detector.every)
+                spans += [] if within is None else [within]
+            else:
+                spans.append(span)
     quiet = detector.quiet(thresholds)
     merged: list[Span] = []
     for span in sorted(spans):

@@ -19,6 +19,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str
     incident: Incident
     ends_at: datetime | None
+    historical: bool = False
 
 
 class Revision(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +90,7 @@ def _revised(detector: str, found: Found, before: Anomaly | None, as_of: datetim
         reason=before.reason if before else None,
         amounts=found.incident.amounts,
         evidence=found.incident.evidence,
+        historical=found.historical and (before is None or before.historical),
     )
 
 

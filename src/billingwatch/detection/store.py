@@ -41,6 +41,8 @@ class Anomaly(msgspec.Struct, frozen=True, kw_only=True):
     amounts: dict[str, int]
     """At risk, in minor units per currency."""
     evidence: dict[str, Any]
+    historical: bool = False
+    """Found in replayed or long past events: nobody is alerted."""
 
     @property
     def retracted(self) -> bool:
@@ -75,6 +77,7 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     severity: Severity
     status: Status
     resolution: Resolution | None
+    historical: bool
 
 
 async def list_anomalies(tenant: TenantConnection, wanted: AnomalyFilter, *, limit: int) -> list[Anomaly]:

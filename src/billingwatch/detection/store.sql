@@ -1,7 +1,8 @@
 -- list_anomalies --
 -- Newest first; the cursor is (opened_at, anomaly_id), so that pages stay stable while anomalies arrive.
 SELECT a.anomaly_id, a.detector, a.subject, a.fingerprint, a.status, a.severity, a.summary, a.opened_at, a.last_seen_at, a.resolved_at,
-       a.resolution, a.detected_at, a.updated_at, a.acknowledged_at, a.reason, a.amounts, a.evidence
+       a.resolution, a.detected_at, a.updated_at, a.acknowledged_at, a.reason, a.amounts, a.evidence,
+       a.historical
 FROM anomalies AS a
 WHERE ($1::text IS NULL OR a.status = $1)
   AND ($2::text IS NULL OR a.severity = $2)
@@ -15,14 +16,16 @@ LIMIT $9;
 
 -- get_anomaly --
 SELECT a.anomaly_id, a.detector, a.subject, a.fingerprint, a.status, a.severity, a.summary, a.opened_at, a.last_seen_at, a.resolved_at,
-       a.resolution, a.detected_at, a.updated_at, a.acknowledged_at, a.reason, a.amounts, a.evidence
+       a.resolution, a.detected_at, a.updated_at, a.acknowledged_at, a.reason, a.amounts, a.evidence,
+       a.historical
 FROM anomalies AS a
 WHERE a.anomaly_id = $1;
 
 -- lock_anomalies --
 -- Those in a time range, and those that hold one of the fingerprints. Locked: a person may close one while a visit judges it.
 SELECT a.anomaly_id, a.detector, a.subject, a.fingerprint, a.status, a.severity, a.summary, a.opened_at, a.last_seen_at, a.resolved_at,
-       a.resolution, a.detected_at, a.updated_at, a.acknowledged_at, a.reason, a.amounts, a.evidence
+       a.resolution, a.detected_at, a.updated_at, a.acknowledged_at, a.reason, a.amounts, a.evidence,
+       a.historical
 FROM anomalies AS a
 WHERE a.detector = $1 AND (a.fingerprint = ANY ($2::text[]) OR a.opened_at <= $4 AND a.last_seen_at >= $3)
 ORDER BY a.opened_at, a.anomaly_id
@@ -31,20 +34,21 @@ FOR UPDATE;
 -- put_anomaly --
 INSERT INTO anomalies (
     anomaly_id, detector, subject, fingerprint, status, severity, summary, opened_at, last_seen_at, resolved_at, resolution,
-    detected_at, updated_at, acknowledged_at, reason, amounts, evidence
+    detected_at, updated_at, acknowledged_at, reason, amounts, evidence, historical
 )
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
 ON CONFLICT ON CONSTRAINT anomalies_pkey DO UPDATE SET
     fingerprint = excluded.fingerprint, status = excluded.status, severity = excluded.severity, summary = excluded.summary,
     opened_at = excluded.opened_at, last_seen_at = excluded.last_seen_at, resolved_at = excluded.resolved_at,
-    resolution = excluded.resolution, updated_at = excluded.updated_at, amounts = excluded.amounts, evidence = excluded.evidence;
+    resolution = excluded.resolution, updated_at = excluded.updated_at, amounts = excluded.amounts, evidence = excluded.evidence,
+    historical = excluded.historical;
 
 -- settle_anomalies --
 UPDATE anomalies AS a
 SET status = 'resolved', resolution = 'automatic', resolved_at = a.last_seen_at + d.quiet, updated_at = $3
 FROM unnest($1::text[], $2::interval[]) AS d (detector, quiet)
 WHERE a.detector = d.detector AND a.status IN ('open', 'acknowledged') AND a.last_seen_at + d.quiet <= $3
-RETURNING a.anomaly_id, a.detector, a.severity, a.status, a.resolution;
+RETURNING a.anomaly_id, a.detector, a.severity, a.status, a.resolution, a.historical;
 
 -- next_settlement --
 SELECT least(min(a.last_seen_at + d.quiet), timestamptz '9999-01-01 00:00+00')

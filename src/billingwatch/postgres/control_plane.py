@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     DateTime,
@@ -19,6 +20,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 
 metadata = MetaData(
     schema="control",
@@ -109,8 +111,9 @@ due_visits = Table(
     "due_visits",
     metadata,
     _tenant_id(),
-    Column("kind", Text, nullable=False, comment="settle: anomalies that end when time passes"),
+    Column("kind", Text, nullable=False, comment="settle: anomalies that end when time passes; evaluate: detectors that judge time itself"),
     Column("due_at", Instant, nullable=False),
+    Column("since", Instant, comment="evaluate: up to when the detectors of time have judged"),
     PrimaryKeyConstraint("tenant_id", "kind", name="due_visits_pkey"),
     Index("due_visits_due_at_idx", "due_at"),
     comment="Who needs a visit, when, although no event arrives",
@@ -125,4 +128,45 @@ dead_letters = Table(
     Column("failed_at", Instant, nullable=False, server_default=now),
     PrimaryKeyConstraint("tenant_id", "event_id", name="dead_letters_pkey"),
     comment="Events that could not be projected; their payloads stay in the tenant's events",
+)
+
+detector_settings = Table(
+    "detector_settings",
+    metadata,
+    _tenant_id(),
+    Column("detector", Text, nullable=False),
+    Column("active", Boolean, nullable=False),
+    Column("thresholds", JSONB, nullable=False, comment="Those that differ from the detector's defaults"),
+    Column("updated_at", Instant, nullable=False, server_default=now),
+    PrimaryKeyConstraint("tenant_id", "detector", name="detector_settings_pkey"),
+)
+
+mutes = Table(
+    "mutes",
+    metadata,
+    Column("mute_id", Integer, Identity(always=True), nullable=False),
+    _tenant_id(),
+    Column("detector", Text, comment="Null: all"),
+    Column("subject", Text, comment="Null: all"),
+    Column("since", Instant, comment="Bounds of opened_at; null: open"),
+    Column("until", Instant),
+    Column("reason", Text, nullable=False),
+    Column("created_at", Instant, nullable=False, server_default=now),
+    PrimaryKeyConstraint("mute_id", name="mutes_pkey"),
+    CheckConstraint("until > since", name="until_after_since"),
+    Index("mutes_tenant_id_idx", "tenant_id"),
+)
+
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("audit_id", BigInteger, Identity(always=True), nullable=False),
+    _tenant_id(),
+    Column("actor", Text, nullable=False, comment="operator, or the hint of an API key"),
+    Column("action", Text, nullable=False),
+    Column("detail", JSONB, nullable=False, comment="What it was, and what it is"),
+    Column("occurred_at", Instant, nullable=False, server_default=now),
+    PrimaryKeyConstraint("audit_id", name="audit_log_pkey"),
+    Index("audit_log_tenant_id_audit_id_idx", "tenant_id", "audit_id"),
+    comment="Who changed what; only ever added to",
 )

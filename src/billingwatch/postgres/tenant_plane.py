@@ -2,7 +2,7 @@
 
 Projected tables (charges … payment_methods) hold the newest known snapshot of each Stripe object. `version` orders the
 snapshots of one object (see billing.versions); `event_id` names the event that the row was read from; `updated_at` is
-that event's `created`. Amounts are integers in the currency's minor unit. Money columns may be null where Stripe sends none.
+that event's `created`. `states` remembers what those objects were before, so that a detector can judge any instant of the past. Amounts are integers in the currency's minor unit. Money columns may be null where Stripe sends none.
 """
 
 from __future__ import annotations
@@ -139,6 +139,8 @@ invoices = Table(
     Column("payment_ids", ARRAY(Text), nullable=False, doc="Payment intents and charges known to have paid it"),
     Column("lines", JSONB, doc="[{price_id, amount, quantity, proration, subscription_item_id, period_start, period_end}]"),
     *_snapshot_columns(),
+    Column("discount_amount", BigInteger, doc="Minor units taken off by discounts"),
+    Column("tax_amount", BigInteger, doc="Minor units of tax, inclusive or not"),
     PrimaryKeyConstraint("invoice_id", name="invoices_pkey"),
     Index("invoices_created_at_idx", "created_at"),
     Index("invoices_subscription_id_created_at_idx", "subscription_id", "created_at"),
@@ -239,6 +241,23 @@ payment_methods = Table(
     PrimaryKeyConstraint("payment_method_id", name="payment_methods_pkey"),
 )
 
+states = Table(
+    "states",
+    metadata,
+    Column("object_id", Key, nullable=False, doc="sub_…, pm_…, cus_… or in_…"),
+    Column("version", Key, nullable=False, doc="Orders the states of one object, as in the object's own table"),
+    Column(
+        "kind", Text, nullable=False, doc="subscription, payment_method, customer, or invoice: one that an attempt to collect left unpaid"
+    ),
+    Column("account", Text, doc="Connected account (acct_…) the object lives on; null: the tenant's own"),
+    Column("created_at", Instant, nullable=False, doc="When the event occurred that told of this state"),
+    Column("event_id", Key, nullable=False),
+    Column("facts", JSONB, nullable=False, doc="The columns of the object's table as they were then"),
+    PrimaryKeyConstraint("object_id", "version", name="states_pkey"),
+    CheckConstraint("kind IN ('customer', 'invoice', 'payment_method', 'subscription')", name="kind_known"),
+    Index("states_kind_created_at_idx", "kind", "created_at"),
+)
+
 anomalies = Table(
     "anomalies",
     metadata,
@@ -259,6 +278,7 @@ anomalies = Table(
     Column("reason", Text, doc="What the person said who acknowledged or closed it"),
     Column("amounts", JSONB, nullable=False, doc="Amount at risk in minor units per currency"),
     Column("evidence", JSONB, nullable=False, doc="Events, objects and numbers that reproduce it"),
+    Column("historical", Boolean, nullable=False, server_default=text("false"), doc="Found in replayed or long past events: no alert"),
     PrimaryKeyConstraint("anomaly_id", name="anomalies_pkey"),
     UniqueConstraint("detector", "fingerprint", name="anomalies_detector_fingerprint_key"),
     CheckConstraint("status IN ('open', 'acknowledged', 'resolved', 'false_positive')", name="status_known"),

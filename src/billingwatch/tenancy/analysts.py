@@ -28,7 +28,18 @@ from billingwatch.tenancy.tenants import TenantId
 sql = load_statements(__file__, "analysts.sql")
 
 # By name: a table that comes later, such as one with the tokens of alert channels, stays closed until somebody adds it here.
-ANALYST_TABLES = ("anomalies", "charges", "customers", "disputes", "events", "invoices", "payment_methods", "refunds", "subscriptions")
+ANALYST_TABLES = (
+    "anomalies",
+    "charges",
+    "customers",
+    "disputes",
+    "events",
+    "invoices",
+    "payment_methods",
+    "refunds",
+    "states",
+    "subscriptions",
+)
 
 PASSWORD_BYTES = 24  # 192 bits
 SCRAM_ITERATIONS = 4096  # PostgreSQL's default; with a random password more would only slow down the login

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import asyncpg
+import msgspec
 import structlog
 
 from billingwatch.errors import DatabaseUnavailable, TenantNotFound
@@ -19,7 +20,7 @@ from billingwatch.postgres.connections import UNAVAILABLE, ControlConnection, di
 from billingwatch.postgres.statements import load_statements
 from billingwatch.tenancy.lanes import Lane, control_plane
 from billingwatch.tenancy.sealing import Seal
-from billingwatch.tenancy.tenants import Tenant, TenantId, token_hash
+from billingwatch.tenancy.tenants import DetectorSetting, Mute, Tenant, TenantId, token_hash
 
 log = structlog.get_logger()
 sql = load_statements(__file__, "registry.sql")
@@ -150,4 +151,6 @@ def tenant_from_row(row: asyncpg.Record, seal: Seal) -> Tenant:
         status=row["status"],
         rate_limit=row["rate_limit"],
         secrets=tuple(seal.decrypt(ciphertext) for ciphertext in ciphertexts),
+        detector_settings=msgspec.convert(row["detector_settings"] or (), tuple[DetectorSetting, ...]),
+        mutes=msgspec.convert(row["mutes"] or (), tuple[Mute, ...]),
     )

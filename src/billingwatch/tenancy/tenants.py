@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 import secrets
+from datetime import datetime
 from typing import Literal, NewType
 
 import msgspec
@@ -21,6 +22,34 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _SECRET = re.compile(r"whsec_[!-~]{8,250}")
 
 
+class DetectorSetting(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tenant set of one detector; `thresholds` is a JSON object, because this room does not know what it means."""
+
+    detector: str
+    active: bool
+    thresholds: str
+
+
+class Mute(msgspec.Struct, frozen=True, kw_only=True):
+    """Anomalies that nobody wants to hear about; None leaves that side open."""
+
+    mute_id: int
+    detector: str | None
+    subject: str | None
+    since: datetime | None
+    until: datetime | None
+    reason: str
+
+    def covers(self, detector: str, subject: str, opened_at: datetime) -> bool:
+        """Whether an anomaly is one of them; `until` is exclusive."""
+        return (
+            self.detector in {None, detector}
+            and self.subject in {None, subject}
+            and (self.since is None or self.since <= opened_at)
+            and (self.until is None or opened_at < self.until)
+        )
+
+
 class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     """One watched Stripe account. `secrets` are the live signing secrets, newest first; never log a Tenant whole."""
 
@@ -31,6 +60,8 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     status: Status
     rate_limit: int | None
     secrets: tuple[str, ...]
+    detector_settings: tuple[DetectorSetting, ...] = ()
+    mutes: tuple[Mute, ...] = ()
 
     def __repr__(self) -> str:
         return f"Tenant({self.tenant_id}, {self.name!r}, {self.schema_name})"

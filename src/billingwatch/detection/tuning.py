@@ -1,0 +1,64 @@
+"""Tuning: what a tenant made of the detectors' defaults, and what its people do not want to hear about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+
+from billingwatch.detection.detector import Detector, Thresholds
+from billingwatch.detection.registry import DETECTORS
+from billingwatch.tenancy.tenants import DetectorSetting, Mute, Tenant
+
+
+class Tuning(msgspec.Struct, frozen=True, kw_only=True):
+    """One tenant's settings of all detectors."""
+
+    thresholds: Mapping[str, Thresholds] = MappingProxyType({})
+    """By detector; those not here are the defaults."""
+    off: frozenset[str] = frozenset()
+    mutes: tuple[Mute, ...] = ()
+
+    def of(self, detector: Detector[Any]) -> Thresholds:
+        """The thresholds that a detector works with."""
+        return self.thresholds.get(detector.name) or detector.thresholds()
+
+    def mute_of(self, detector: str, subject: str, opened_at: datetime) -> Mute | None:
+        """The mute that keeps an anomaly quiet, if there is one."""
+        return next((mute for mute in self.mutes if mute.covers(detector, subject, opened_at)), None)
+
+
+UNTUNED = Tuning()
+
+
+def tuning_of(tenant: Tenant) -> Tuning:
+    """Read what is stored with the tenant. A threshold that this release no longer knows or admits is the default again."""
+    if not tenant.detector_settings and not tenant.mutes:
+        return UNTUNED
+    return _tuning(tenant.detector_settings, tenant.mutes)
+
+
+@lru_cache(maxsize=4096)
+def _tuning(settings: tuple[DetectorSetting, ...], mutes: tuple[Mute, ...]) -> Tuning:
+    known = [(setting, DETECTORS[setting.detector]) for setting in settings if setting.detector in DETECTORS]
+    return Tuning(
+        thresholds={setting.detector: _admitted(detector, msgspec.json.decode(setting.thresholds)) for setting, detector in known},
+        off=frozenset(setting.detector for setting, _ in known if not setting.active),
+        mutes=mutes,
+    )
+
+
+def _admitted(detector: Detector[Any], overrides: Mapping[str, object]) -> Thresholds:
+    admitted: dict[str, object] = {}
+    for name, value in overrides.items():
+        try:
+            msgspec.convert({name: value}, detector.thresholds)
+        except msgspec.ValidationError:
+            continue
+        admitted[name] = value
+    thresholds: Thresholds = msgspec.convert(admitted, detector.thresholds)
+    return thresholds
