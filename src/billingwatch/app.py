@@ -12,8 +12,10 @@ from litestar.types import LifeSpanReceive, LifeSpanScope, LifeSpanSend, Receive
 
 from billingwatch.api.access import provide_access
 from billingwatch.api.anomalies import acknowledge_anomaly, list_anomalies_page, mark_false_positive, resolve_anomaly, show_anomaly
+from billingwatch.api.detectors import backtest_detector, list_detectors, set_detector, show_detector, show_stats
 from billingwatch.api.events import list_events_page, show_event
 from billingwatch.api.health import live, metrics, ready
+from billingwatch.api.mutes import create_mute, delete_mute, list_all_mutes
 from billingwatch.api.openapi import assets_router, openapi_config
 from billingwatch.api.problems import EXCEPTION_HANDLERS
 from billingwatch.api.webhook import PATH, receive_delivery, webhook
@@ -56,6 +58,14 @@ def create_app(settings: Settings, dsn: str, *, processing: bool = True) -> Lite
             acknowledge_anomaly,
             resolve_anomaly,
             mark_false_positive,
+            list_detectors,
+            show_detector,
+            set_detector,
+            backtest_detector,
+            show_stats,
+            list_all_mutes,
+            create_mute,
+            delete_mute,
             list_events_page,
             show_event,
         ],

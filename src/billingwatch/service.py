@@ -35,6 +35,7 @@ class Service:
         self.control = Lane(dsn, "control", statement_timeout=settings.statement_timeout)
         self.registry = Registry(self.control, open_seal(settings), dsn)
         self.reads = make_lanes(settings, dsn, "read", settings.read_lanes)
+        self.backtests = Lane(dsn, "backtest", statement_timeout=settings.statement_timeout)
         work = make_lanes(settings, dsn, "work", settings.work_lanes)
         self.processor = Processor(self.control, work, self.registry, clock) if processing else None
         self._ingest = make_lanes(settings, dsn, "ingest", settings.ingest_lanes)
@@ -67,6 +68,7 @@ class Service:
             await self.processor.close()
         await self.registry.close()
         await self.reads.close()
+        await self.backtests.close()
         await self.control.close()
 
     async def check(self) -> None:

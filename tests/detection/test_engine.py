@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from billingwatch.billing.rows import Charge
-from billingwatch.billing.store import Change
+from billingwatch.billing.store import Change, project
 from billingwatch.detection import engine
 from billingwatch.detection.detectors.charge_failure_spike import ChargeFailureSpike
 from billingwatch.detection.outcome import DetectionOutcome
@@ -304,3 +304,16 @@ async def test_objects_dated_at_the_end_of_time_do_no_harm(history: History):
     )
 
     assert [anomaly.detector for anomaly in await history.anomalies()] == ["negative_invoice"]
+
+
+async def test_what_was_replayed_stays_history_when_something_beside_it_is_judged(history: History):
+    changes = await project(history.tenant, [charge("a", 0, customer_id="cus_1"), charge("b", 1, customer_id="cus_1")])
+    await engine.detect(history.tenant, changes, as_of=at(5), replayed=True)
+
+    beside = await history.see(charge("c", 3, customer_id="cus_2"), charge("d", 4, customer_id="cus_2"), as_of=at(6))
+    apart = {anomaly.subject.split()[0]: anomaly.historical for anomaly in await history.anomalies()}
+    goes_on = await history.see(charge("e", 5, customer_id="cus_1"), as_of=at(7))
+
+    assert apart == {"cus_1": True, "cus_2": False}
+    assert ([finding.historical for finding in beside.opened], beside.updated) == ([False], ())
+    assert [finding.historical for finding in goes_on.updated] == [False]

@@ -9,8 +9,10 @@ from typing import Any
 from litestar import Request
 
 from billingwatch.errors import Unauthenticated
-from billingwatch.postgres.connections import TenantConnection
+from billingwatch.postgres.connections import ControlConnection, TenantConnection
 from billingwatch.service import Service
+from billingwatch.tenancy.lanes import control_plane
+from billingwatch.tenancy.provision import API_KEY_HINT
 from billingwatch.tenancy.tenants import Tenant
 
 KEY_LIMIT = 128  # characters
@@ -19,8 +21,9 @@ KEY_LIMIT = 128  # characters
 class TenantAccess:
     """The asking tenant and the way into its tables."""
 
-    def __init__(self, tenant: Tenant, service: Service) -> None:
+    def __init__(self, tenant: Tenant, key: str, service: Service) -> None:
         self.tenant = tenant
+        self.actor = key[:API_KEY_HINT]
         self.as_of = service.clock
         self._service = service
 
@@ -34,6 +37,22 @@ class TenantAccess:
         async with self._service.reads.of(self.tenant.tenant_id).scope(self.tenant) as connection:
             yield connection
 
+    @asynccontextmanager
+    async def backtesting(self) -> AsyncIterator[TenantConnection]:
+        """For what may take long: nobody who reads waits for it."""
+        async with self._service.backtests.scope(self.tenant, readonly=True) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def settings(self) -> AsyncIterator[ControlConnection]:
+        """Where the tenant's settings are kept. Not by the control plane's own lane: a change may wait for another, and deliveries for the lane."""
+        async with control_plane(self._service.reads.of(self.tenant.tenant_id)) as connection:
+            yield connection
+
+    def changed(self) -> None:
+        """Settings changed: this process knows at once, the others when Postgres tells them."""
+        self._service.registry.forget(self.tenant.tenant_id)
+
 
 async def provide_access(request: Request[Any, Any, Any]) -> TenantAccess:
     """The tenant of `Authorization: Bearer <api key>`; Unauthenticated."""
@@ -44,4 +63,4 @@ async def provide_access(request: Request[Any, Any, Any]) -> TenantAccess:
     tenant = await service.registry.by_api_key(key.strip())
     if tenant is None:
         raise Unauthenticated
-    return TenantAccess(tenant, service)
+    return TenantAccess(tenant, key.strip(), service)

@@ -13,14 +13,33 @@ from billingwatch.api.access import TenantAccess
 from billingwatch.api.pages import LIMIT_DEFAULT, LIMIT_MAX, decode_cursor, encode_cursor, in_utc
 from billingwatch.detection import store
 from billingwatch.detection.detector import Severity
+from billingwatch.detection.links import Link, links_of, statement_of
 from billingwatch.detection.store import Anomaly, AnomalyFilter, Status
+from billingwatch.detection.tuning import tuning_of
 from billingwatch.errors import InputInvalid
+
+
+class Muted(msgspec.Struct, frozen=True, kw_only=True):
+    """The mute that keeps an anomaly quiet."""
+
+    mute_id: int
+    reason: str
+
+
+class AnomalyShown(Anomaly, frozen=True, kw_only=True):
+    """An anomaly, and the ways to what is behind it."""
+
+    muted: Muted | None
+    links: list[Link]
+    """Pages of Stripe's dashboard, that of the main object first."""
+    sql: str
+    """Shows the rows behind it, to an analyst of the tenant."""
 
 
 class AnomalyPage(msgspec.Struct, frozen=True, kw_only=True):
     """Newest first; send `next_cursor` as `cursor` for the next page, null on the last."""
 
-    anomalies: list[Anomaly]
+    anomalies: list[AnomalyShown]
     next_cursor: str | None
 
 
@@ -38,6 +57,8 @@ async def list_anomalies_page(
     detector: Annotated[str | None, QueryParameter(pattern=r"^[a-z_]{1,64}$")] = None,
     since: Annotated[datetime | None, QueryParameter(description="Opened at or after")] = None,
     until: Annotated[datetime | None, QueryParameter(description="Opened before")] = None,
+    muted: Annotated[bool | None, QueryParameter(description="Whether a mute covers it")] = None,
+    historical: Annotated[bool | None, QueryParameter(description="Whether it was found in replayed or long past events")] = None,
     limit: Annotated[int, QueryParameter(ge=1, le=LIMIT_MAX)] = LIMIT_DEFAULT,
     cursor: FromQuery[str | None] = None,
 ) -> AnomalyPage:
@@ -47,36 +68,50 @@ async def list_anomalies_page(
         detector=detector,
         since=in_utc("since", since),
         until=in_utc("until", until),
+        historical=historical,
+        muted=muted,
+        mutes=access.tenant.mutes,
         after=_after(decode_cursor(cursor)),
     )
     async with access.reading() as connection:
         anomalies = await store.list_anomalies(connection, wanted, limit=limit)
     last = anomalies[-1] if len(anomalies) == limit else None
-    return AnomalyPage(anomalies=anomalies, next_cursor=encode_cursor(last.opened_at, str(last.anomaly_id)) if last else None)
+    shown = [_shown(access, anomaly) for anomaly in anomalies]
+    return AnomalyPage(anomalies=shown, next_cursor=encode_cursor(last.opened_at, str(last.anomaly_id)) if last else None)
 
 
 @get("/anomalies/{anomaly_id:uuid}", tags=["anomalies"], summary="One anomaly, with its evidence")
-async def show_anomaly(access: NamedDependency[TenantAccess], anomaly_id: FromPath[UUID]) -> Anomaly:
+async def show_anomaly(access: NamedDependency[TenantAccess], anomaly_id: FromPath[UUID]) -> AnomalyShown:
     async with access.reading() as connection:
-        return await store.get_anomaly(connection, anomaly_id)
+        return _shown(access, await store.get_anomaly(connection, anomaly_id))
 
 
 @post("/anomalies/{anomaly_id:uuid}/acknowledge", status_code=200, tags=["anomalies"], summary="Say that somebody is on it")
-async def acknowledge_anomaly(access: NamedDependency[TenantAccess], anomaly_id: FromPath[UUID], data: JSONBody[Verdict]) -> Anomaly:
+async def acknowledge_anomaly(access: NamedDependency[TenantAccess], anomaly_id: FromPath[UUID], data: JSONBody[Verdict]) -> AnomalyShown:
     async with access.writing() as connection:
-        return await store.acknowledge(connection, anomaly_id, reason=data.reason, as_of=access.as_of())
+        return _shown(access, await store.acknowledge(connection, anomaly_id, reason=data.reason, as_of=access.as_of()))
 
 
 @post("/anomalies/{anomaly_id:uuid}/resolve", status_code=200, tags=["anomalies"], summary="Say that it is dealt with")
-async def resolve_anomaly(access: NamedDependency[TenantAccess], anomaly_id: FromPath[UUID], data: JSONBody[Verdict]) -> Anomaly:
+async def resolve_anomaly(access: NamedDependency[TenantAccess], anomaly_id: FromPath[UUID], data: JSONBody[Verdict]) -> AnomalyShown:
     async with access.writing() as connection:
-        return await store.resolve(connection, anomaly_id, reason=data.reason, as_of=access.as_of())
+        return _shown(access, await store.resolve(connection, anomaly_id, reason=data.reason, as_of=access.as_of()))
 
 
 @post("/anomalies/{anomaly_id:uuid}/false-positive", status_code=200, tags=["anomalies"], summary="Say that nothing was wrong")
-async def mark_false_positive(access: NamedDependency[TenantAccess], anomaly_id: FromPath[UUID], data: JSONBody[Verdict]) -> Anomaly:
+async def mark_false_positive(access: NamedDependency[TenantAccess], anomaly_id: FromPath[UUID], data: JSONBody[Verdict]) -> AnomalyShown:
     async with access.writing() as connection:
-        return await store.mark_false_positive(connection, anomaly_id, reason=data.reason, as_of=access.as_of())
+        return _shown(access, await store.mark_false_positive(connection, anomaly_id, reason=data.reason, as_of=access.as_of()))
+
+
+def _shown(access: TenantAccess, anomaly: Anomaly) -> AnomalyShown:
+    mute = tuning_of(access.tenant).mute_of(anomaly.detector, anomaly.subject, anomaly.opened_at)
+    return AnomalyShown(
+        **msgspec.structs.asdict(anomaly),
+        muted=Muted(mute_id=mute.mute_id, reason=mute.reason) if mute else None,
+        links=links_of(anomaly, access.tenant.mode),
+        sql=statement_of(anomaly),
+    )
 
 
 def _after(cursor: tuple[datetime, str] | None) -> tuple[datetime, UUID] | None:

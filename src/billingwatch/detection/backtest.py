@@ -11,7 +11,7 @@ import asyncpg
 import msgspec
 
 from billingwatch.detection.detector import Detector, Incident, Severity, Thresholds
-from billingwatch.detection.engine import find_incidents
+from billingwatch.detection.engine import beginning, find_incidents
 from billingwatch.detection.reconcile import Found, fingerprint_of, match
 from billingwatch.detection.store import Anomaly, Status, list_judged
 from billingwatch.errors import BacktestFailed, InputInvalid
@@ -64,6 +64,7 @@ async def backtest(
     if since >= until:
         raise InputInvalid(reason="`since` must lie in the past")
     try:
+        since = max(since, await beginning(tenant) or until)  # there is nothing before
         incidents = await find_incidents(tenant, detector, thresholds, since=since, until=until)
     except asyncpg.QueryCanceledError as error:
         raise BacktestFailed(detector=detector.name, reason="it takes too long") from error

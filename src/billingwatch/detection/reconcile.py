@@ -96,8 +96,13 @@ def _revised(detector: str, found: Found, before: Anomaly | None, as_of: datetim
         reason=before.reason if before else None,
         amounts=found.incident.amounts,
         evidence=found.incident.evidence,
-        historical=found.historical and (before is None or before.historical),
+        historical=found.historical if before is None else before.historical and (found.historical or _unchanged(found.incident, before)),
     )
+
+
+def _unchanged(incident: Incident, before: Anomaly) -> bool:
+    """Nothing that is new speaks for it: it was only judged again beside something else."""
+    return (incident.last_seen_at, incident.severity, incident.evidence) == (before.last_seen_at, before.severity, before.evidence)
 
 
 def _standing(found: Found, before: Anomaly | None, as_of: datetime) -> tuple[Status, Resolution | None, datetime | None]:

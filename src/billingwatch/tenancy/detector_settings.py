@@ -19,6 +19,7 @@ from billingwatch.tenancy.tenants import DetectorSetting, Mute, Tenant
 sql = load_statements(__file__, "detector_settings.sql")
 
 OPERATOR = "operator"  # who uses the command line; whoever uses the API goes by the hint of the key
+MUTE_ID_MAX = 2**31 - 1
 MUTES_LIMIT = 500  # per tenant; every process holds them in memory, and looks through them for each anomaly
 
 
