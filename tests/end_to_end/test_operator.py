@@ -42,6 +42,16 @@ def test_a_tenants_life_from_the_command_line(standing: Any) -> None:
         (("tenants", "show", "nobody"), "error: there is no tenant `nobody`"),
         (("analysts", "create", "nobody"), "error: there is no tenant `nobody`"),
         (("analysts", "revoke", "analyst_nobody"), "error: there is no analyst `analyst_nobody`"),
+        (("detectors", "show", "taken", "no_such"), "error: there is no detector `no_such`"),
+        (
+            ("detectors", "set", "taken", "duplicate_charge", "--set", "window_minutes=low"),
+            "error: thresholds of duplicate_charge: `window_minutes` must be a whole number from 1 to 1440 (minutes)",
+        ),
+        (("mutes", "remove", "taken", "77"), "error: there is no mute `77`"),
+        (
+            ("backtest", "taken", "--detector", "fraud_spike", "--since", "soon"),
+            "error: `since` is a moment like `2026-03-01` or a span like `30d`, not `soon`",
+        ),
     ],
 )
 def test_a_wrong_command_is_one_clear_line_and_exit_code_2(standing: Any, arguments: tuple[str, ...], line: str) -> None:
@@ -95,6 +105,54 @@ def test_a_file_with_a_bad_line_is_replayed_but_for_that_line(standing: Any, tmp
     assert [entry["number"] for entry in json.loads(done.stdout)["refused"]] == [3]
 
 
+def test_detectors_are_set_and_anomalies_muted_from_the_command_line(standing: Any) -> None:
+    standing.run("tenants", "create", "tuned")
+
+    listed = standing.json("detectors", "list", "tuned")
+    table = standing.run("detectors", "list", "tuned").stdout.decode()
+    changed = standing.json("detectors", "set", "tuned", "fraud_spike", "--set", "min_cases=7", "--set", "min_rate=0.5", "--off")
+    reset = standing.json("detectors", "set", "tuned", "fraud_spike", "--reset", "--set", "min_rate=0.25", "--on")
+    shown = standing.json("detectors", "show", "tuned", "fraud_spike")
+    page = standing.run("detectors", "show", "tuned", "fraud_spike").stdout.decode()
+    added = standing.json("mutes", "add", "tuned", "--detector", "fraud_spike", "--until", "2026-03-01", "--reason", "a sale")
+    mutes = standing.json("mutes", "list", "tuned")
+    removed = standing.json("mutes", "remove", "tuned", str(added["mute_id"]))
+
+    def values(row: Any) -> dict[str, Any]:
+        return {each["key"]: each["value"] for each in row["thresholds"]}
+
+    assert {"fraud_spike", "duplicate_charge"} <= {row["name"] for row in listed}
+    assert all(row["name"] in table for row in listed)
+    assert (changed["state"], values(changed)["min_cases"], values(changed)["min_rate"]) == ("off", 7, 0.5)
+    assert (reset["state"], values(reset)["min_cases"], values(reset)["min_rate"]) == ("active", 5, 0.25)
+    assert shown == reset
+    assert "min_rate" in page
+    assert "0.25" in page
+    assert mutes == [added]
+    assert (added["detector"], added["until"], added["since"]) == ("fraud_spike", "2026-03-01T00:00:00Z", None)
+    assert removed == added
+    assert standing.json("mutes", "list", "tuned") == []
+
+
+def test_a_backtest_is_printed_as_a_table_and_as_json_and_sets_nothing(standing: Any, tmp_path: Any) -> None:
+    standing.run("tenants", "create", "tried")
+    stream = tmp_path / "events.jsonl"
+    stream.write_bytes(standing.run("simulate", "--days", "21", "--seed", "7", "--incident", "duplicate_charge").stdout)
+    standing.run("replay", "tried", str(stream))
+
+    same = standing.json("backtest", "tried", "--detector", "duplicate_charge", "--since", "26w")
+    stricter = standing.json("backtest", "tried", "--detector", "duplicate_charge", "--set", "window_minutes=1", "--since", "26w")
+    table = standing.run("backtest", "tried", "--detector", "duplicate_charge", "--since", "26w").stdout.decode()
+    shown = standing.json("detectors", "show", "tried", "duplicate_charge")
+
+    assert same["fired_before"] == same["would_fire"] == same["in_both"] >= 1
+    assert (same["only_before"], same["only_then"]) == (0, 0)
+    assert stricter["thresholds"] == {"window_minutes": 1}
+    assert stricter["would_fire"] + stricter["only_before"] == same["fired_before"]
+    assert same["incidents"][0]["summary"] in " ".join(table.split())
+    assert [each["value"] for each in shown["thresholds"]] == [each["default"] for each in shown["thresholds"]]
+
+
 def test_the_help_of_every_command_answers(standing: Any) -> None:
     commands = [
         (),
@@ -105,6 +163,9 @@ def test_the_help_of_every_command_answers(standing: Any) -> None:
         ("migrate",),
         ("replay",),
         ("simulate",),
+        ("detectors", "set"),
+        ("mutes", "add"),
+        ("backtest",),
         ("bench",),
         ("demo",),
     ]

@@ -20,7 +20,21 @@ USAGE_ERROR = 2  # exit code of an error that the caller can mend
 COMMANDS: Mapping[str, str] = MappingProxyType(
     {
         name: f"billingwatch.cli.{name}"
-        for name in ("serve", "worker", "tenants", "analysts", "migrate", "events", "simulate", "replay", "bench", "demo")
+        for name in (
+            "serve",
+            "worker",
+            "tenants",
+            "detectors",
+            "mutes",
+            "backtest",
+            "analysts",
+            "migrate",
+            "events",
+            "simulate",
+            "replay",
+            "bench",
+            "demo",
+        )
     }
 )
 """Name → module with a command of that name; imported when it is asked for, so that a command does not wait for the others."""
