@@ -74,7 +74,7 @@ class Due(msgspec.Struct, frozen=True, kw_only=True):
 async def visit(lane: Lane, tenant: Tenant, *, as_of: datetime, limit: int = VISIT_LIMIT, judge_now: bool = False) -> Visited:
     """Handle up to `limit` pending events of the tenant, and what time asks for; whatever it raises, nothing was done.
 
-    With `judge_now` the detectors of time judge everything up to `as_of` although that is not due yet.
+    With `judge_now` the detectors of time judge everything up to `as_of` although that is not due yet, as the end of a replay.
     """
     try:
         return await _visit(lane, tenant, as_of=as_of, limit=limit, judge_now=judge_now)
@@ -116,7 +116,7 @@ async def _visit(lane: Lane, tenant: Tenant, *, as_of: datetime, limit: int, jud
             outcomes.append(await settle(connection, as_of=as_of, tuning=tuning))
         # What still waits may belong before the instants to be judged.
         if len(claimed) < limit and (judge_now or (judgement is not None and judgement.due_at <= as_of)):
-            outcomes.append(await _judge_time(connection, tenant, judgement, tuning, as_of))
+            outcomes.append(await _judge_time(connection, tenant, judgement, tuning, as_of, replayed=judge_now))
         elif judgement is None and claimed:
             await connection.execute(sql["plan_judgement"], tenant.tenant_id, as_of + FIRST_JUDGED_AFTER, None)
         if (due_at := _next_due(outcomes)) is not None:
@@ -128,14 +128,14 @@ async def _visit(lane: Lane, tenant: Tenant, *, as_of: datetime, limit: int, jud
 
 
 async def _judge_time(
-    connection: TenantConnection, tenant: Tenant, judgement: Due | None, tuning: Tuning, as_of: datetime
+    connection: TenantConnection, tenant: Tenant, judgement: Due | None, tuning: Tuning, as_of: datetime, *, replayed: bool
 ) -> DetectionOutcome:
     """Judge the instants since the last time, those of a time when nobody ran included, and plan the next."""
     until = as_of.replace(minute=0, second=0, microsecond=0)
     since = judgement.since if judgement and judgement.since else await connection.fetchval(sql["beginning"])
     outcome = DetectionOutcome()
     if since is not None and since < until:
-        outcome = await judge_time(connection, since=since, until=until, as_of=as_of, tuning=tuning)
+        outcome = await judge_time(connection, since=since, until=until, as_of=as_of, tuning=tuning, replayed=replayed)
     spread = timedelta(seconds=tenant.tenant_id * 37 % JUDGED_WITHIN.total_seconds())
     await connection.execute(sql["plan_judgement"], tenant.tenant_id, until + JUDGED_EVERY + spread, until)
     return outcome

@@ -94,7 +94,7 @@ async def detect(
 
 
 async def judge_time(
-    tenant: TenantConnection, *, since: datetime, until: datetime, as_of: datetime, tuning: Tuning = UNTUNED
+    tenant: TenantConnection, *, since: datetime, until: datetime, as_of: datetime, tuning: Tuning = UNTUNED, replayed: bool = False
 ) -> DetectionOutcome:
     """Let the detectors of time judge the instants after `since` and up to `until`."""
     looks = []
@@ -102,7 +102,7 @@ async def judge_time(
         if detector.every is not None and detector.name not in tuning.off:
             span = instants(Span(since=since + AN_INSTANT, until=until), detector.every)
             looks += [] if span is None else [(detector, span)]
-    return await _judge(tenant, looks, as_of=as_of, tuning=tuning, replayed=False)
+    return await _judge(tenant, looks, as_of=as_of, tuning=tuning, replayed=replayed)
 
 
 async def find_incidents(
