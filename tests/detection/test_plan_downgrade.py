@@ -137,7 +137,7 @@ async def test_an_item_taken_out_and_put_back_within_minutes_was_a_swap(history:
     before = subscription("a", -60 * DAY, updated=-DAY, mrr=1000)
     taken_out = subscription("a", -60 * DAY, snapshot=2, updated=0, mrr=200)
     put_back = subscription("a", -60 * DAY, snapshot=3, updated=9, mrr=1500)
-    await history.see(before, taken_out)
+    await history.see(before, taken_out, as_of=at(1))
     meanwhile = await seen(history)
 
     await history.see(put_back)

@@ -63,8 +63,8 @@ def _baseline_windows(thresholds: ChurnSpike) -> int:
 
 
 def _warm_up(thresholds: ChurnSpike) -> timedelta:
-    # The first of the baseline's windows may be the one in which the tenant came.
-    return _baseline_windows(thresholds) * _window(thresholds) + LATENESS + timedelta(days=1)
+    # The baseline ends at midnight before all that.
+    return (_baseline_windows(thresholds) + 1) * _window(thresholds) + LATENESS + timedelta(days=1)
 
 
 def _parameters(thresholds: ChurnSpike) -> tuple[object, ...]:

@@ -92,7 +92,7 @@ baselines AS MATERIALIZED (
     -- An account whose history does not reach back so far is still being learned.
     WHERE EXISTS (
         SELECT FROM states AS s
-        WHERE s.kind = 'subscription' AND s.created_at <= d.baseline_until - ($9::int - 1) * $3::interval AND coalesce(s.account, '') = d.account
+        WHERE s.kind = 'subscription' AND s.created_at <= d.baseline_until - $9::int * $3::interval AND coalesce(s.account, '') = d.account
     )
 ),
 marks AS (
