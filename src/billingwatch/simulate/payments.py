@@ -8,8 +8,8 @@ from billingwatch.simulate.objects.declines import EXPIRED, Decline
 from billingwatch.simulate.objects.disputes import Dispute, EarlyFraudWarning
 from billingwatch.simulate.objects.payers import Payer
 from billingwatch.simulate.objects.payments import Charge, PaymentIntent, Refund
-from billingwatch.simulate.seasons import DAY, HOUR
 from billingwatch.simulate.people import usual_payment
+from billingwatch.simulate.seasons import DAY, HOUR
 from billingwatch.simulate.world import Truth, World
 
 RETRY_DECLINES = 0.35  # share of second tries, by a customer at the till, that fail too
@@ -102,7 +102,9 @@ def aftermath(world: World, charge: Charge, when: int, rng: Random) -> None:
         world.at(when + rng.randrange(6 * HOUR, 12 * DAY), lambda at: _lone_warning(world, charge, at, rng))
 
 
-def refund(world: World, charge: Charge, amount: int, when: int, rng: Random, reason: str | None = "requested_by_customer") -> Refund | None:
+def refund(
+    world: World, charge: Charge, amount: int, when: int, rng: Random, reason: str | None = "requested_by_customer"
+) -> Refund | None:
     """Give back `amount`, or what is left of the charge."""
     amount = min(amount, charge.amount - charge.amount_refunded)
     if amount <= 0:

@@ -6,6 +6,7 @@ from functools import partial
 
 from billingwatch.simulate.incidents.extras import days_before, pay, stranger
 from billingwatch.simulate.incidents.scenes import Scene
+from billingwatch.simulate.objects.payers import Payer
 from billingwatch.simulate.objects.payments import Charge
 from billingwatch.simulate.payments import dispute, refund
 from billingwatch.simulate.people import local, usual_payment
@@ -31,8 +32,7 @@ def refund_everybody(scene: Scene) -> None:
         bought_at = days_before(scene, *BOUGHT_BEFORE)
         back_at = scene.at + (0 if number == 0 else rng.randrange(lasts))
         amount = local(rng.choice(profile.items), currency)
-        payer = stranger(scene, bought_at)
-        world.at(bought_at, lambda at, payer=payer, amount=amount, back_at=back_at: _bought(scene, pay(scene, payer, amount, currency, at), back_at))
+        world.at(bought_at, partial(_buy, scene, stranger(scene, bought_at), amount, back_at))
 
 
 def refund_much(scene: Scene) -> None:
@@ -40,9 +40,9 @@ def refund_much(scene: Scene) -> None:
     world = scene.world
     currency = world.profile.currencies[0]
     amount = round(usual_payment(world, currency) * scene.between(*LARGE) * scene.rng.uniform(1, 1.2))
-    bought_at, payer = days_before(scene, *BOUGHT_BEFORE), stranger(scene, scene.at)
+    bought_at = days_before(scene, *BOUGHT_BEFORE)
     scene.description, scene.since = f"{amount} {currency} given back at once", scene.at
-    world.at(bought_at, lambda at: _bought(scene, pay(scene, payer, amount, currency, at), scene.at))
+    world.at(bought_at, partial(_buy, scene, stranger(scene, bought_at), amount, scene.at))
 
 
 def be_disputed(scene: Scene) -> None:
@@ -55,7 +55,8 @@ def be_disputed(scene: Scene) -> None:
     world.at(bought_at, lambda at: _sold(scene, pay(scene, payer, amount, currency, at)))
 
 
-def _bought(scene: Scene, charge: Charge, back_at: int) -> None:
+def _buy(scene: Scene, payer: Payer, amount: int, back_at: int, when: int) -> None:
+    charge = pay(scene, payer, amount, scene.world.profile.currencies[0], when)
     scene.world.at(back_at, partial(_give_back, scene, charge))
 
 

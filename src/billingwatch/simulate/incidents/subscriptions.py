@@ -59,7 +59,7 @@ def leave_together(scene: Scene) -> None:
         scene.evidence.append(subscriber.subscription.id)
         scene.subjects.append(subscriber.customer.id)
         when = scene.at + (0 if number == 0 else rng.randrange(lasts))
-        world.at(when, lambda at, who=subscriber, waits=at_period_end: cancel(world, who, at, at_period_end=waits))
+        world.at(when, partial(_leave, scene, subscriber, at_period_end))
 
 
 def bill_twice(scene: Scene) -> None:
@@ -69,7 +69,7 @@ def bill_twice(scene: Scene) -> None:
     gap = int(scene.between(20 * HOUR, 30))
     scene.subjects += [subscriber.subscription.id, subscriber.customer.id]
     scene.description = f"a period was billed again {gap} s after its invoice"
-    world.at(scene.at + 1, lambda _: _note(scene, subscriber))
+    world.at(scene.at + 1, partial(_note, scene, subscriber))
     world.at(scene.at + gap, lambda at: _bill_again(scene, subscriber, at))
 
 
@@ -111,7 +111,7 @@ def refuse_to_pay(scene: Scene) -> None:
     scene.subjects += [subscriber.subscription.id, subscriber.customer.id]
     scene.description = "a renewal ran out of attempts to collect it"
     world.at(due, partial(renew, world, subscriber))
-    world.at(due + 1, lambda _: _note(scene, subscriber))
+    world.at(due + 1, partial(_note, scene, subscriber))
 
 
 def forget_to_bill(scene: Scene) -> None:
@@ -150,7 +150,20 @@ def _off(scene: Scene) -> float:
     return -scene.between(0.08, 0.6) if scene.rng.random() < TOO_LITTLE else scene.between(0.08, 2.0)
 
 
-def _note(scene: Scene, subscriber: Subscriber) -> None:
+def _leave(scene: Scene, subscriber: Subscriber, at_period_end: bool, when: int) -> None:
+    cancel(scene.world, subscriber, when, at_period_end=at_period_end)
+
+
+def _stall(subscriber: Subscriber, how: Literal["unbilled", "draft"], _: int) -> None:
+    subscriber.stalled = how
+
+
+def _misprice(subscriber: Subscriber, billed: Price, quantity: int, _: int) -> None:
+    subscriber.misbilled = billed, quantity
+
+
+def _note(scene: Scene, subscriber: Subscriber, _: int) -> None:
+    """Remember the newest invoice as the one that is wrong."""
     if subscriber.subscription.latest_invoice is not None:
         scene.evidence.append(subscriber.subscription.latest_invoice)
 
@@ -167,14 +180,14 @@ def _bill_again(scene: Scene, subscriber: Subscriber, when: int) -> None:
 def _renew_early(scene: Scene, subscriber: Subscriber, when: int) -> None:
     subscriber.subscription.period_end, subscriber.anchor_day = when, moment(when).day
     renew(scene.world, subscriber, when)
-    _note(scene, subscriber)
+    _note(scene, subscriber, when)
 
 
 def _misbill(scene: Scene, subscriber: Subscriber, billed: Price, quantity: int) -> None:
     scene.subjects += [subscriber.subscription.id, subscriber.customer.id]
     # Just before the renewal, which the agenda has at the same second.
-    scene.world.at(scene.at, lambda _: setattr(subscriber, "misbilled", (billed, quantity)))
-    scene.world.at(scene.at + 1, lambda _: _note(scene, subscriber))
+    scene.world.at(scene.at, partial(_misprice, subscriber, billed, quantity))
+    scene.world.at(scene.at + 1, partial(_note, scene, subscriber))
 
 
 def _lapse(scene: Scene, how: Literal["unbilled", "draft"]) -> None:
@@ -187,9 +200,9 @@ def _lapse(scene: Scene, how: Literal["unbilled", "draft"]) -> None:
         subscriber = monthly(scene, due)
         scene.evidence.append(subscriber.subscription.id)
         scene.subjects.append(subscriber.customer.id)
-        world.at(due, lambda _, who=subscriber: setattr(who, "stalled", how))
+        world.at(due, partial(_stall, subscriber, how))
         if how == "draft":
-            world.at(due + 1, lambda _, who=subscriber: _note(scene, who))
+            world.at(due + 1, partial(_note, scene, subscriber))
 
 
 def _confirm_card(scene: Scene, subscriber: Subscriber, when: int) -> None:
