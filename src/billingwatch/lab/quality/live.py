@@ -37,7 +37,7 @@ class Lived(msgspec.Struct, frozen=True, kw_only=True):
 async def live(lane: Lane, tenant: Tenant, arrivals: Sequence[Arrival], *, until: int, on_day: Callable[[], None] = lambda: None) -> Lived:
     """Live through the arrivals, which are in order, until `until` (Unix seconds)."""
     recording = visiting = 0.0
-    visits = dead = 0
+    visits = dead = day = 0
     for at, batch in _steps(arrivals, until):
         began = time.perf_counter()
         if batch:
@@ -49,7 +49,8 @@ async def live(lane: Lane, tenant: Tenant, arrivals: Sequence[Arrival], *, until
             visited = await visit(lane, tenant, as_of=_instant(at))
             more, visits, dead = visited.more, visits + 1, dead + visited.dead
         recording, visiting = recording + recorded - began, visiting + time.perf_counter() - recorded
-        if at % DAY < HOUR and not batch:
+        if at // DAY != day:
+            day = at // DAY
             on_day()
     async with lane.scope(tenant, readonly=True) as connection:
         anomalies = await list_anomalies(connection, AnomalyFilter(retracted=True), limit=ANOMALIES_MAX)

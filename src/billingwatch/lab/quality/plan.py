@@ -78,20 +78,27 @@ def plan_streams(
 
 
 def _parts(incidents: Sequence[str], repeats: int, turn: int) -> Iterator[list[str]]:
-    """Deal the incidents out, those of one detector far apart."""
-    seen: defaultdict[str, int] = defaultdict(int)
-    order = []
-    for name in incidents:
-        detector = INCIDENTS[name].detector
-        order.append((seen[detector], detector, name))
-        seen[detector] += 1
-    names = [name for _, _, name in sorted(order)]
+    """Deal the incidents out to streams, in another order each time."""
     for repeat in range(repeats):
-        shift = (turn * 5 + repeat * 7) % max(len(names), 1)
-        dealt = names[shift:] + names[:shift]
+        shift = (turn * 5 + repeat * 7) % max(len(incidents), 1)
+        dealt = [*incidents[shift:], *incidents[:shift]]
         count = -(-len(dealt) // CROWD)
         for number in range(count):
-            yield dealt[number::count]
+            yield _apart(dealt[number::count])
+
+
+def _apart(names: Sequence[str]) -> list[str]:
+    """Put the incidents of each detector as far apart as they can be."""
+    by_detector: defaultdict[str, list[str]] = defaultdict(list)
+    for name in names:
+        by_detector[INCIDENTS[name].detector].append(name)
+    # The first half of the sequence has every first of two, each in the same place of its half as the second has.
+    places = [
+        ((number + place / len(by_detector)) / len(alike), name)
+        for place, alike in enumerate(by_detector.values())
+        for number, name in enumerate(alike)
+    ]
+    return [name for _, name in sorted(places)]
 
 
 def _moments(stream: Stream, count: int, rng: Random) -> list[datetime]:
