@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import importlib.util
 from datetime import UTC, datetime
+from pathlib import Path
 
+import msgspec
 import pytest
 
 from billingwatch.lab.quality.measure import Cost, Measured
@@ -195,3 +198,35 @@ def test_the_readme_gets_a_row_for_each_detector():
     assert f"| `{NAME}` | 1 | 100% | 100% | 0.00 | 60 s | 0.0% | – | 0.00 |" in text
     assert "| all together |  |  |  | 0.00 |  |  |  | 0.00 |" in text
     assert text.endswith(f"From {headline(report)}.")
+
+
+@pytest.fixture
+def readme_quality():
+    spec = importlib.util.spec_from_file_location("readme_quality", Path(__file__).parents[2] / "scripts" / "readme_quality.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_report_takes_its_place_in_the_readme(readme_quality):
+    report = summarize(msgspec.structs.replace(WISH, tuning=False), [stream([alarm(100)], [truth(100)])], seconds=1)
+
+    text = readme_quality.render("before\n<!-- detection report -->\nold\n<!-- /detection report -->\nafter\n", report)
+
+    assert text == f"before\n<!-- detection report -->\n{markdown(report)}\n<!-- /detection report -->\nafter\n"
+
+
+def test_figures_of_tuning_seeds_do_not_get_into_the_readme(readme_quality):
+    report = summarize(WISH, [stream([alarm(100)], [truth(100)])], seconds=1)
+
+    with pytest.raises(ValueError, match="tuning seeds"):
+        readme_quality.render("<!-- detection report -->\n<!-- /detection report -->", report)
+
+
+def test_a_readme_without_a_place_for_the_report_is_an_error(readme_quality):
+    report = summarize(msgspec.structs.replace(WISH, tuning=False), [stream([], [])], seconds=1)
+
+    with pytest.raises(ValueError, match="mark the place"):
+        readme_quality.render("no place", report)
