@@ -23,7 +23,14 @@ def alarm(
     )
 
 
-def truth(detector: str = "duplicate_charge", at: float = 1000, *, until: float | None = None, ids: tuple[str, ...] = ()) -> Truth:
+def truth(
+    detector: str = "duplicate_charge",
+    at: float = 1000,
+    *,
+    until: float | None = None,
+    ids: tuple[str, ...] = (),
+    also: tuple[str, ...] = (),
+) -> Truth:
     return Truth(
         detector=detector,
         variant=detector,
@@ -33,6 +40,7 @@ def truth(detector: str = "duplicate_charge", at: float = 1000, *, until: float 
         ended_at=until or at,
         arrived_at=at,
         ids=frozenset(ids),
+        also=frozenset(also),
     )
 
 
@@ -81,6 +89,15 @@ def test_an_alarm_that_names_another_detectors_incident_is_collateral():
     matches = match([alarm("fraud_spike", at=900_000, ids=("ch_1",))], [truth("duplicate_charge", ids=("ch_1",))], no_slack)
 
     assert matches.verdicts == ["collateral"]
+    assert matches.found_by == [[]]
+
+
+def test_an_alarm_that_is_said_to_come_with_an_incident_is_collateral_while_that_lasts():
+    during, later = alarm("fraud_spike", at=1500), alarm("fraud_spike", at=2061)
+
+    matches = match([during, later], [truth("duplicate_charge", at=1000, until=2000, also=("fraud_spike",))], a_minute)
+
+    assert matches.verdicts == ["collateral", "false"]
     assert matches.found_by == [[]]
 
 

@@ -48,6 +48,8 @@ class Truth(msgspec.Struct, frozen=True, kw_only=True):
     arrived_at: float
     """When the service could first have known."""
     ids: frozenset[str]
+    also: frozenset[str] = frozenset()
+    """Other detectors that are right to report it, too."""
     natural: bool = False
     """It was not put into the stream: chance made it."""
 
@@ -67,8 +69,8 @@ def match(alarms: Sequence[Alarm], truths: Sequence[Truth], slack: Slack) -> Mat
     """Bring alarms and truths together.
 
     An alarm is about an incident of its own detector that it names an object or event of, or that it overlaps in time, give or take the
-    slack. One incident may cause several alarms, and one alarm may cover several incidents. An alarm that names what an incident of
-    another detector is about is collateral: no false alarm, and nothing found.
+    slack. One incident may cause several alarms, and one alarm may cover several incidents. An alarm about another detector's incident
+    (it names what that is about, or is said to come with it) is collateral: no false alarm, and nothing found.
     """
     verdicts: list[Verdict] = []
     found_by: list[list[Alarm]] = [[] for _ in truths]
@@ -82,7 +84,7 @@ def match(alarms: Sequence[Alarm], truths: Sequence[Truth], slack: Slack) -> Mat
         if about:
             verdicts.append("true")
         else:
-            verdicts.append("collateral" if any(alarm.ids & truth.ids for truth in truths) else "false")
+            verdicts.append("collateral" if any(_comes_with(alarm, truth, slack) for truth in truths) else "false")
     return Matches(verdicts=verdicts, found_by=found_by)
 
 
@@ -91,6 +93,10 @@ def _about(alarm: Alarm, truth: Truth, slack: Slack) -> bool:
         return True
     near = slack(alarm.detector)
     return alarm.opened_at - near <= truth.ended_at and truth.started_at <= alarm.last_seen_at + near
+
+
+def _comes_with(alarm: Alarm, truth: Truth, slack: Slack) -> bool:
+    return bool(alarm.ids & truth.ids) or (alarm.detector in truth.also and _about(alarm, truth, slack))
 
 
 def slack_of(name: str) -> float:
@@ -116,6 +122,7 @@ def truth_of(label: Label, first_arrivals: Mapping[str, int]) -> Truth:
         ended_at=label.ended_at,
         arrived_at=min(arrivals, default=label.started_at),
         ids=frozenset([*label.object_ids, *label.event_ids]),
+        also=frozenset(getattr(label, "also", ())),
         natural=getattr(label, "natural", False),
     )
 
