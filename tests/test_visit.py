@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
+from billingwatch import judgement
 from billingwatch import visit as visit_module
 from billingwatch.detection import engine
 from billingwatch.detection.engine import DetectionOutcome
@@ -114,7 +115,7 @@ async def test_a_visit_that_fails_has_done_nothing(lane, tenant, record, count, 
         raise ZeroDivisionError
 
     with monkeypatch.context() as broken:
-        broken.setattr(visit_module, "detect", fail)
+        broken.setattr(judgement, "detect", fail)
         with pytest.raises(ZeroDivisionError):
             await visit(lane, tenant, as_of=now)
 
@@ -124,14 +125,14 @@ async def test_a_visit_that_fails_has_done_nothing(lane, tenant, record, count, 
 
 async def test_a_visit_whose_connection_dies_is_repeated_by_the_next(lane, tenant, record, count, control, now, monkeypatch):
     await record(*(charge_event(number) for number in range(3)))
-    detect = visit_module.detect
+    detect = judgement.detect
 
     async def die(connection: asyncpg.Connection, *arguments: object, **options: object) -> object:
         await control.execute("SELECT pg_terminate_backend($1)", connection.get_server_pid())
         return await detect(connection, *arguments, **options)
 
     with monkeypatch.context() as broken:
-        broken.setattr(visit_module, "detect", die)
+        broken.setattr(judgement, "detect", die)
         with pytest.raises(DatabaseUnavailable):
             await visit(lane, tenant, as_of=now)
 

@@ -6,6 +6,7 @@ BillingWatchError
 ├── TenantNotFound · TenantNameTaken · TenantNameInvalid · TenantSuspended
 ├── SecretInvalid · SecretsFull · SecretNotFound · SecretKeyUnusable
 ├── EventNotFound · AnomalyNotFound · AnomalyClosed · AnalystNotFound · AnalystsNotPermitted · AnalystRemains
+├── DetectorNotFound · ThresholdsInvalid · MuteNotFound · MutesFull · BacktestFailed
 ├── SignatureInvalid · EventMalformed · TenantUnconfigured · RateLimited · Overloaded
 ├── Unauthenticated
 └── InputInvalid
@@ -14,6 +15,7 @@ BillingWatchError
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 
 
 class BillingWatchError(Exception):
@@ -123,6 +125,42 @@ class AnomalyNotFound(BillingWatchError):
 
 class AnomalyClosed(BillingWatchError):
     """the anomaly is {status} and cannot become {wanted}"""
+
+
+class DetectorNotFound(BillingWatchError):
+    """there is no detector `{detector}`"""
+
+    hint = "run `billingwatch detectors list TENANT`"
+
+
+class ThresholdsInvalid(BillingWatchError):
+    """thresholds of {detector}: {reason}"""
+
+    def __init__(self, *, detector: str, faults: Mapping[str, str]) -> None:
+        super().__init__(
+            detector=detector,
+            reason="; ".join(faults.values()),
+            faults=[{"key": key, "message": message} for key, message in faults.items()],
+            hint=f"run `billingwatch detectors show TENANT {detector}`",
+        )
+
+
+class MuteNotFound(BillingWatchError):
+    """there is no mute `{mute_id}`"""
+
+    hint = "run `billingwatch mutes list TENANT`"
+
+
+class MutesFull(BillingWatchError):
+    """there are {limit} mutes already"""
+
+    hint = "remove one with `billingwatch mutes remove`, or mute more with one"
+
+
+class BacktestFailed(BillingWatchError):
+    """{detector} cannot judge this history: {reason}"""
+
+    hint = "judge less of it, with a later `since`"
 
 
 class AnalystNotFound(BillingWatchError):

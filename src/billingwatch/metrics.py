@@ -14,6 +14,7 @@ batch_events = Histogram("billingwatch_batch_events", "Events that one commit re
 processed = Counter("billingwatch_processed_events", "Events that visits handled, by outcome", ["outcome"])
 visit = Histogram("billingwatch_visit_seconds", "One visit: claim, project, detect, commit", buckets=_SECONDS)
 visit_failures = Counter("billingwatch_visit_failures", "Visits that were rolled back and will be tried again")
+detection_failures = Counter("billingwatch_detection_failures", "Detectors that failed in a visit and will judge again", ["detector"])
 event_to_verdict = Histogram("billingwatch_event_to_verdict_seconds", "From an event's arrival to the end of its visit", buckets=_SECONDS)
 anomalies = Counter("billingwatch_anomalies", "Anomalies by what became of them", ["detector", "change"])
 backlog = Gauge("billingwatch_backlog_events", "Recorded events that wait for a visit", multiprocess_mode="mostrecent")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import asyncpg
 import msgspec
@@ -16,9 +16,9 @@ from billingwatch.billing.rows import Row
 from billingwatch.billing.shapes import ProjectionError
 from billingwatch.billing.store import project
 from billingwatch.clock import utc_now
-from billingwatch.detection.engine import DetectionOutcome, detect, judge_time, settle
-from billingwatch.detection.tuning import Tuning, tuning_of
-from billingwatch.postgres.connections import ControlConnection, TenantConnection
+from billingwatch.detection.outcome import DetectionOutcome
+from billingwatch.judgement import judge_of
+from billingwatch.postgres.connections import UNAVAILABLE, ControlConnection, TenantConnection
 from billingwatch.postgres.statements import load_statements
 from billingwatch.tenancy.lanes import Lane
 from billingwatch.tenancy.tenants import Tenant
@@ -27,9 +27,6 @@ log = structlog.get_logger()
 sql = load_statements(__file__, "visit.sql")
 
 READ_AT_ONCE = 25  # events read before acknowledgements that wait for this process get their turn
-JUDGED_EVERY = timedelta(hours=1)  # the finest grid of a detector of time
-JUDGED_WITHIN = timedelta(minutes=5)  # of the hour; spreads the visits of a fleet
-FIRST_JUDGED_AFTER = timedelta(minutes=5)  # so that a history which is being replayed is judged when it is complete
 VISIT_LIMIT = 500  # events per transaction; bounds how long a lane is held
 
 
@@ -63,12 +60,8 @@ class Unprojectable(Exception):
     """Postgres refused the rows of a visit's events."""
 
 
-class Due(msgspec.Struct, frozen=True, kw_only=True):
-    """What time asks of the tenant."""
-
-    kind: str
-    due_at: datetime
-    since: datetime | None
+class Unjudgeable(Exception):
+    """A detector failed."""
 
 
 async def visit(lane: Lane, tenant: Tenant, *, as_of: datetime, limit: int = VISIT_LIMIT, judge_now: bool = False) -> Visited:
@@ -77,7 +70,10 @@ async def visit(lane: Lane, tenant: Tenant, *, as_of: datetime, limit: int = VIS
     With `judge_now` the detectors of time judge everything up to `as_of` although that is not due yet, as the end of a replay.
     """
     try:
-        return await _visit(lane, tenant, as_of=as_of, limit=limit, judge_now=judge_now)
+        try:
+            return await _visit(lane, tenant, as_of=as_of, limit=limit, judge_now=judge_now)
+        except Unjudgeable:
+            return await _visit(lane, tenant, as_of=as_of, limit=limit, judge_now=judge_now, guarded=True)
     except Unprojectable as error:
         if limit > 1:
             return await _visit_one_by_one(lane, tenant, as_of=as_of, limit=limit)
@@ -95,50 +91,33 @@ async def _visit_one_by_one(lane: Lane, tenant: Tenant, *, as_of: datetime, limi
     return Visited(events=events, dead=dead, more=True)
 
 
-async def _visit(lane: Lane, tenant: Tenant, *, as_of: datetime, limit: int, judge_now: bool) -> Visited:
-    tuning = tuning_of(tenant)
+async def _visit(lane: Lane, tenant: Tenant, *, as_of: datetime, limit: int, judge_now: bool, guarded: bool = False) -> Visited:
     async with lane.scope(tenant) as connection:
-        due = {row["kind"]: Due(**dict(row)) for row in await connection.fetch(sql["due"], tenant.tenant_id)}
-        judgement = due.get("evaluate")
+        judge = await judge_of(connection, tenant, as_of=as_of, guarded=guarded)
         claimed = await _claim(connection, tenant, limit)
         rows, dead = await _read(claimed)
         try:
             changes = await project(connection, rows) if rows else []
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
             raise Unprojectable(str(error)) from error
-        outcomes = []
-        if changes:
-            judged_until = judgement.since if judgement else None
-            replayed = all(event.replayed for event in claimed)
-            outcomes.append(await detect(connection, changes, as_of=as_of, tuning=tuning, judged_until=judged_until, replayed=replayed))
-        if "settle" in due and due["settle"].due_at <= as_of:
-            await connection.execute(sql["take_due"], tenant.tenant_id, as_of)
-            outcomes.append(await settle(connection, as_of=as_of, tuning=tuning))
-        # What still waits may belong before the instants to be judged.
-        if len(claimed) < limit and (judge_now or (judgement is not None and judgement.due_at <= as_of)):
-            outcomes.append(await _judge_time(connection, tenant, judgement, tuning, as_of, replayed=judge_now))
-        elif judgement is None and claimed:
-            await connection.execute(sql["plan_judgement"], tenant.tenant_id, as_of + FIRST_JUDGED_AFTER, None)
-        if (due_at := _next_due(outcomes)) is not None:
-            await connection.execute(sql["call_due"], tenant.tenant_id, due_at)
+        try:
+            if changes:
+                await judge.changes(changes, replayed=all(event.replayed for event in claimed))
+            await judge.postponed()
+            await judge.settle()
+            # What still waits may belong before the instants to be judged.
+            await judge.time(now=judge_now, complete=len(claimed) < limit, events=bool(claimed))
+        except UNAVAILABLE:
+            raise
+        except Exception as error:
+            if guarded:
+                raise
+            raise Unjudgeable from error
+        await judge.plan()
         if dead:
             await _bury(connection, tenant, dead)
-    _report(tenant, claimed, dead, outcomes, utc_now())
+    _report(tenant, claimed, dead, judge.outcomes, utc_now())
     return Visited(events=len(claimed), dead=len(dead), more=len(claimed) == limit)
-
-
-async def _judge_time(
-    connection: TenantConnection, tenant: Tenant, judgement: Due | None, tuning: Tuning, as_of: datetime, *, replayed: bool
-) -> DetectionOutcome:
-    """Judge the instants since the last time, those of a time when nobody ran included, and plan the next."""
-    until = as_of.replace(minute=0, second=0, microsecond=0)
-    since = judgement.since if judgement and judgement.since else await connection.fetchval(sql["beginning"])
-    outcome = DetectionOutcome()
-    if since is not None and since < until:
-        outcome = await judge_time(connection, since=since, until=until, as_of=as_of, tuning=tuning, replayed=replayed)
-    spread = timedelta(seconds=tenant.tenant_id * 37 % JUDGED_WITHIN.total_seconds())
-    await connection.execute(sql["plan_judgement"], tenant.tenant_id, until + JUDGED_EVERY + spread, until)
-    return outcome
 
 
 async def _claim(connection: TenantConnection, tenant: Tenant, limit: int) -> list[Claimed]:
@@ -175,10 +154,6 @@ async def _bury(connection: TenantConnection, tenant: Tenant, dead: dict[str, st
     await connection.execute(sql["bury"], tenant.tenant_id, list(dead), list(dead.values()))
 
 
-def _next_due(outcomes: Sequence[DetectionOutcome]) -> datetime | None:
-    return min((outcome.settle_at for outcome in outcomes if outcome.settle_at is not None), default=None)
-
-
 def _report(
     tenant: Tenant, claimed: Sequence[Claimed], dead: dict[str, str], outcomes: Sequence[DetectionOutcome], done_at: datetime
 ) -> None:
@@ -189,6 +164,12 @@ def _report(
     for event_id, error in dead.items():
         log.warning("visit.event_buried", tenant=tenant.name, event_id=event_id, error=error)
     for outcome in outcomes:
+        for each in outcome.postponed:
+            if each.error is not None:
+                metrics.detection_failures.labels(each.detector).inc()
+                log.error(
+                    "visit.detector_failed", tenant=tenant.name, detector=each.detector, since=each.since.isoformat(), error=each.error
+                )
         for change in ("opened", "updated", "resolved"):
             for finding in getattr(outcome, change):
                 metrics.anomalies.labels(finding.detector, change).inc()

@@ -19,32 +19,6 @@ SELECT $1, d.event_id, d.error
 FROM unnest($2::text[], $3::text[]) AS d (event_id, error)
 ON CONFLICT ON CONSTRAINT dead_letters_pkey DO UPDATE SET error = excluded.error, failed_at = excluded.failed_at;
 
--- due --
-SELECT kind, due_at, since FROM control.due_visits WHERE tenant_id = $1;
-
--- call_due --
-INSERT INTO control.due_visits (tenant_id, kind, due_at)
-VALUES ($1, 'settle', $2)
-ON CONFLICT ON CONSTRAINT due_visits_pkey DO UPDATE SET due_at = least(control.due_visits.due_at, excluded.due_at)
-WHERE control.due_visits.due_at > excluded.due_at;
-
--- take_due --
-DELETE FROM control.due_visits WHERE tenant_id = $1 AND kind = 'settle' AND due_at <= $2;
-
--- plan_judgement --
-INSERT INTO control.due_visits (tenant_id, kind, due_at, since)
-VALUES ($1, 'evaluate', $2, $3)
-ON CONFLICT ON CONSTRAINT due_visits_pkey DO UPDATE SET due_at = excluded.due_at, since = excluded.since;
-
--- beginning --
--- The first instant that detectors of time may have something to say about.
-SELECT least(
-    (SELECT min(c.created_at) FROM charges AS c),
-    (SELECT min(i.created_at) FROM invoices AS i),
-    (SELECT min(s.created_at) FROM states AS s WHERE s.kind = 'subscription'),
-    (SELECT min(e.received_at) FROM events AS e)
-);
-
 -- tenants_with_work --
 -- One index probe for each tenant that has pending events, however many events those are.
 WITH RECURSIVE waiting AS (

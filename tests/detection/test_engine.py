@@ -9,7 +9,7 @@ from billingwatch.billing.rows import Charge
 from billingwatch.billing.store import Change
 from billingwatch.detection import engine
 from billingwatch.detection.detectors.charge_failure_spike import ChargeFailureSpike
-from billingwatch.detection.engine import DetectionOutcome
+from billingwatch.detection.outcome import DetectionOutcome
 from billingwatch.detection.store import acknowledge, mark_false_positive, resolve
 from billingwatch.postgres.connections import TenantConnection
 

@@ -22,12 +22,17 @@ def _tenant_id(table: str) -> tuple[sa.Column[int], sa.ForeignKeyConstraint]:
 def upgrade() -> None:
     op.add_column(
         "due_visits",
-        sa.Column("since", sa.DateTime(timezone=True), nullable=True, comment="evaluate: up to when the detectors of time have judged"),
+        sa.Column(
+            "since",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="evaluate: up to when the detectors of time have judged; rejudge: from when on it judges again",
+        ),
         schema="control",
     )
     op.execute(
         "COMMENT ON COLUMN control.due_visits.kind IS"
-        " 'settle: anomalies that end when time passes; evaluate: detectors that judge time itself'"
+        " 'settle: anomalies that end when time passes; evaluate: detectors that judge time itself; rejudge:<detector>: one that failed'"
     )
     op.create_table(
         "detector_settings",

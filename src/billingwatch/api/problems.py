@@ -25,7 +25,12 @@ STATUS: dict[type[errors.BillingWatchError], int] = {
     errors.TenantNotFound: 404,
     errors.EventNotFound: 404,
     errors.AnomalyNotFound: 404,
+    errors.DetectorNotFound: 404,
+    errors.MuteNotFound: 404,
     errors.AnomalyClosed: 409,
+    errors.MutesFull: 409,
+    errors.ThresholdsInvalid: 422,
+    errors.BacktestFailed: 422,
     errors.RateLimited: 429,
     errors.TenantUnconfigured: 503,
     errors.Overloaded: 503,
@@ -39,6 +44,7 @@ _TITLES = {
     405: "Method not allowed",
     409: "Conflict",
     413: "Body too large",
+    422: "Unprocessable content",
     429: "Too many requests",
     500: "Internal error",
     503: "Unavailable",
@@ -64,7 +70,8 @@ def problem_of(error: errors.BillingWatchError) -> tuple[Problem, dict[str, str]
         headers["WWW-Authenticate"] = "Bearer"
     # A lost database's own words can name hosts and users: they belong in the log.
     detail = "the database is unavailable" if isinstance(error, errors.DatabaseUnavailable) else str(error)
-    return Problem(status=status, title=_TITLES[status], detail=detail), headers
+    faults: Any = error.facts.get("faults")
+    return Problem(status=status, title=_TITLES[status], detail=detail, errors=faults if isinstance(faults, list) else None), headers
 
 
 def answer_error(_: Request[Any, Any, Any], error: errors.BillingWatchError) -> Response[bytes]:

@@ -2,64 +2,42 @@
 
 Rows outside all looks keep their verdicts, so the stored anomalies speak for them. An anomaly that a look touches is judged again from its
 beginning to its end, since incidents can grow, shrink, merge and split.
+
+A detector that fails raises, unless it is guarded: then what it did is undone, the others go on, and the outcome tells from when on it must
+judge again. Until `rejudge` has done that it is `postponed`: it is not asked, and the outcome tells if that moment lies earlier now.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
-from uuid import UUID
 
 import msgspec
 
 from billingwatch.billing.store import Change
-from billingwatch.detection.detector import LATENESS, Detector, Incident, Severity, Thresholds
-from billingwatch.detection.looks import Span, instants, looks_of, shift
+from billingwatch.detection.detector import LATENESS, Detector, Incident, Thresholds
+from billingwatch.detection.looks import END, Span, instants, looks_of, shift
+from billingwatch.detection.outcome import DetectionOutcome, Finding, Postponed, joined
 from billingwatch.detection.reconcile import Found, Revision, fingerprint_of, reconcile
 from billingwatch.detection.registry import DETECTORS
 from billingwatch.detection.store import (
     Anomaly,
-    Resolution,
-    Status,
     lock_anomalies,
     next_settlement,
     put_anomalies,
     settle_anomalies,
 )
 from billingwatch.detection.tuning import UNTUNED, Tuning
-from billingwatch.postgres.connections import TenantConnection
+from billingwatch.postgres.connections import UNAVAILABLE, TenantConnection
+from billingwatch.postgres.savepoint import savepoint
 from billingwatch.postgres.statements import load_statements
 
 sql = load_statements(__file__, "engine.sql")
 
 AN_INSTANT = timedelta(microseconds=1)  # Postgres' own grain
 HISTORICAL_AFTER = LATENESS  # what is older when it is found is history, whoever told of it
-
-
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """An anomaly that a visit wrote, as it is now."""
-
-    anomaly_id: UUID
-    detector: str
-    severity: Severity
-    status: Status
-    resolution: Resolution | None
-    historical: bool
-    muted: bool = False
-
-
-class DetectionOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What a visit did to the anomalies."""
-
-    opened: tuple[Finding, ...] = ()
-    """New, or open again; what was over by the time it was found is here too, with status resolved."""
-    updated: tuple[Finding, ...] = ()
-    resolved: tuple[Finding, ...] = ()
-    """Ended by events, by time, or retracted."""
-    settle_at: datetime | None = None
-    """When the first of the anomalies at hand ends by time, if nothing more happens."""
 
 
 class Search(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +56,8 @@ async def detect(
     tuning: Tuning = UNTUNED,
     judged_until: datetime | None = None,
     replayed: bool = False,
+    postponed: Collection[str] = (),
+    guarded: bool = False,
 ) -> DetectionOutcome:
     """Bring the tenant's anomalies up to date with rows that changed.
 
@@ -90,19 +70,53 @@ async def detect(
         if detector.name not in tuning.off
         for look in looks_of(detector, changes, tuning.of(detector), judged_until=judged_until)
     ]
-    return await _judge(tenant, looks, as_of=as_of, tuning=tuning, replayed=replayed)
+    asked = [(detector, look) for detector, look in looks if detector.name not in postponed]
+    outcome = await _judge(tenant, asked, as_of=as_of, tuning=tuning, replayed=replayed, guarded=guarded)
+    if len(asked) == len(looks):
+        return outcome
+    unasked = (Postponed(detector=detector.name, since=look.since, error=None) for detector, look in looks if detector.name in postponed)
+    return msgspec.structs.replace(outcome, postponed=(*outcome.postponed, *unasked))
 
 
 async def judge_time(
-    tenant: TenantConnection, *, since: datetime, until: datetime, as_of: datetime, tuning: Tuning = UNTUNED, replayed: bool = False
+    tenant: TenantConnection,
+    *,
+    since: datetime,
+    until: datetime,
+    as_of: datetime,
+    tuning: Tuning = UNTUNED,
+    replayed: bool = False,
+    postponed: Collection[str] = (),
+    guarded: bool = False,
 ) -> DetectionOutcome:
     """Let the detectors of time judge the instants after `since` and up to `until`."""
     looks = []
     for detector in DETECTORS.values():
-        if detector.every is not None and detector.name not in tuning.off:
+        if detector.every is not None and detector.name not in tuning.off and detector.name not in postponed:
             span = instants(Span(since=since + AN_INSTANT, until=until), detector.every)
             looks += [] if span is None else [(detector, span)]
-    return await _judge(tenant, looks, as_of=as_of, tuning=tuning, replayed=replayed)
+    return await _judge(tenant, looks, as_of=as_of, tuning=tuning, replayed=replayed, guarded=guarded)
+
+
+async def rejudge(
+    tenant: TenantConnection, name: str, *, since: datetime, judged_until: datetime | None, as_of: datetime, tuning: Tuning = UNTUNED
+) -> DetectionOutcome:
+    """Let a postponed detector judge everything from `since` on; guarded. One that is off or gone has nothing to judge."""
+    detector = DETECTORS.get(name)
+    if detector is None or name in tuning.off:
+        return DetectionOutcome()
+    look: Span | None = Span(since=since, until=END)
+    if detector.every is not None:
+        within = None if judged_until is None or judged_until < since else Span(since=since, until=judged_until)
+        look = within and instants(within, detector.every)
+    looks = [] if look is None else [(detector, look)]
+    return await _judge(tenant, looks, as_of=as_of, tuning=tuning, replayed=False, guarded=True)
+
+
+async def beginning(tenant: TenantConnection) -> datetime | None:
+    """When the tenant's history begins."""
+    instant: datetime | None = await tenant.fetchval(sql["beginning"])
+    return instant
 
 
 async def find_incidents(
@@ -119,7 +133,32 @@ async def find_incidents(
 
 
 async def _judge(
-    tenant: TenantConnection, looks: Sequence[tuple[Detector[Any], Span]], *, as_of: datetime, tuning: Tuning, replayed: bool
+    tenant: TenantConnection,
+    looks: Sequence[tuple[Detector[Any], Span]],
+    *,
+    as_of: datetime,
+    tuning: Tuning,
+    replayed: bool,
+    guarded: bool,
+) -> DetectionOutcome:
+    if not guarded:
+        return await _judge_together(tenant, looks, as_of, tuning, replayed=replayed)
+    outcomes: list[DetectionOutcome] = []
+    for name in dict.fromkeys(detector.name for detector, _ in looks):
+        own = [(detector, look) for detector, look in looks if detector.name == name]
+        try:
+            async with savepoint(tenant):
+                outcomes.append(await _judge_together(tenant, own, as_of, tuning, replayed=replayed))
+        except UNAVAILABLE:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever one detector makes of hostile data must not stop the others
+            failed = Postponed(detector=name, since=min(look.since for _, look in own), error=f"{type(error).__name__}: {error}")
+            outcomes.append(DetectionOutcome(postponed=(failed,)))
+    return joined(outcomes)
+
+
+async def _judge_together(
+    tenant: TenantConnection, looks: Sequence[tuple[Detector[Any], Span]], as_of: datetime, tuning: Tuning, *, replayed: bool
 ) -> DetectionOutcome:
     if not looks:
         return DetectionOutcome()
@@ -186,7 +225,7 @@ async def _search(
         Found(
             fingerprint=fingerprint,
             incident=incident,
-            ends_at=_ends_at(detector, incident, quiet),
+            ends_at=shift(incident.last_seen_at, quiet) if detector.settles else incident.ended_at,
             historical=replayed or as_of - incident.last_seen_at > HISTORICAL_AFTER,
         )
         for fingerprint, incident in found.items()
@@ -195,13 +234,6 @@ async def _search(
     holding = {each.fingerprint for each in at_hand}
     known = [anomaly for anomaly in stored if anomaly in judged or anomaly.fingerprint in holding]
     return at_hand, list(reconcile(detector.name, at_hand, known, quiet, as_of))
-
-
-def _ends_at(detector: Detector[Any], incident: Incident, quiet: timedelta) -> datetime | None:
-    if not detector.settles:
-        return incident.ended_at
-    settled = shift(incident.last_seen_at, quiet)
-    return settled if incident.ended_at is None else min(incident.ended_at, settled)
 
 
 def _touched(run: Incident | Anomaly, near: Iterable[Span]) -> bool:

@@ -13,3 +13,12 @@ CROSS JOIN LATERAL (
       AND a.resolution IS DISTINCT FROM 'retracted'
 ) AS touched
 WHERE touched.overlapping OR CASE look.detector /* candidates */ END;
+
+-- beginning --
+-- The first instant that detectors may have something to say about.
+SELECT least(
+    (SELECT min(c.created_at) FROM charges AS c),
+    (SELECT min(i.created_at) FROM invoices AS i),
+    (SELECT min(s.created_at) FROM states AS s WHERE s.kind = 'subscription'),
+    (SELECT min(e.received_at) FROM events AS e)
+);

@@ -36,6 +36,18 @@ def fingerprint_of(detector: str, incident: Incident) -> str:
 
 def reconcile(detector: str, found: Sequence[Found], stored: Sequence[Anomaly], quiet: timedelta, as_of: datetime) -> Iterator[Revision]:
     """Revise what is stored. `stored` are the anomalies whose rows were judged again, and retracted ones that may have come back."""
+    matches, unmatched = match(found, stored, quiet)
+    for each, before in matches:
+        after = _revised(detector, each, before, as_of)
+        if before is None or after != before:
+            yield Revision(before=before, after=msgspec.structs.replace(after, updated_at=as_of))
+    for anomaly in unmatched:
+        if not anomaly.closed_by_person:
+            yield Revision(before=anomaly, after=_retracted(anomaly, as_of))
+
+
+def match(found: Sequence[Found], stored: Sequence[Anomaly], quiet: timedelta) -> tuple[list[tuple[Found, Anomaly | None]], list[Anomaly]]:
+    """Which incident is which anomaly, one to one; then the anomalies that no incident is."""
     holders = {anomaly.fingerprint: anomaly for anomaly in stored}
     unmatched = {anomaly.anomaly_id: anomaly for anomaly in stored if not anomaly.retracted}
     matches: list[tuple[Found, Anomaly | None]] = []
@@ -53,13 +65,7 @@ def reconcile(detector: str, found: Sequence[Found], stored: Sequence[Anomaly], 
         if overlapping is not None:
             unmatched.pop(overlapping.anomaly_id)
         matches.append((each, overlapping))
-    for each, before in matches:
-        after = _revised(detector, each, before, as_of)
-        if before is None or after != before:
-            yield Revision(before=before, after=msgspec.structs.replace(after, updated_at=as_of))
-    for anomaly in unmatched.values():
-        if not anomaly.closed_by_person:
-            yield Revision(before=anomaly, after=_retracted(anomaly, as_of))
+    return matches, list(unmatched.values())
 
 
 def _overlap(incident: Incident, anomaly: Anomaly, quiet: timedelta) -> bool:

@@ -13,6 +13,7 @@ from billingwatch.detection.detector import Severity
 from billingwatch.errors import AnomalyClosed, AnomalyNotFound
 from billingwatch.postgres.connections import TenantConnection
 from billingwatch.postgres.statements import load_statements
+from billingwatch.tenancy.tenants import Mute
 
 sql = load_statements(__file__, "store.sql")
 
@@ -66,6 +67,10 @@ class AnomalyFilter(msgspec.Struct, frozen=True, kw_only=True):
     until: datetime | None = None
     retracted: bool = False
     """Show what later events explained, too."""
+    historical: bool | None = None
+    muted: bool | None = None
+    """Whether one of `mutes` covers it."""
+    mutes: tuple[Mute, ...] = ()
     after: tuple[datetime, UUID] | None = None
 
 
@@ -91,11 +96,22 @@ async def list_anomalies(tenant: TenantConnection, wanted: AnomalyFilter, *, lim
         wanted.since,
         wanted.until,
         wanted.retracted,
+        wanted.historical,
+        wanted.muted,
+        [mute.detector for mute in wanted.mutes],
+        [mute.subject for mute in wanted.mutes],
+        [mute.since for mute in wanted.mutes],
+        [mute.until for mute in wanted.mutes],
         opened_at,
         anomaly_id,
         limit,
     )
     return [Anomaly(**dict(row)) for row in rows]
+
+
+async def list_judged(tenant: TenantConnection, detector: str, *, since: datetime, until: datetime) -> list[Anomaly]:
+    """What a detector has found in a time range, oldest first; without what later events explained."""
+    return [Anomaly(**dict(row)) for row in await tenant.fetch(sql["list_judged"], detector, since, until)]
 
 
 async def get_anomaly(tenant: TenantConnection, anomaly_id: UUID) -> Anomaly:

@@ -10,9 +10,26 @@ WHERE ($1::text IS NULL OR a.status = $1)
   AND ($4::timestamptz IS NULL OR a.opened_at >= $4)
   AND ($5::timestamptz IS NULL OR a.opened_at < $5)
   AND ($6::boolean OR a.resolution IS DISTINCT FROM 'retracted')
-  AND ($7::timestamptz IS NULL OR (a.opened_at, a.anomaly_id) < ($7, $8::uuid))
+  AND ($7::boolean IS NULL OR a.historical = $7)
+  AND ($8::boolean IS NULL OR $8 = EXISTS (
+      SELECT FROM unnest($9::text[], $10::text[], $11::timestamptz[], $12::timestamptz[]) AS m (detector, subject, since, until)
+      WHERE coalesce(m.detector = a.detector, true)
+        AND coalesce(m.subject = a.subject, true)
+        AND coalesce(m.since <= a.opened_at, true)
+        AND coalesce(a.opened_at < m.until, true)
+  ))
+  AND ($13::timestamptz IS NULL OR (a.opened_at, a.anomaly_id) < ($13, $14::uuid))
 ORDER BY a.opened_at DESC, a.anomaly_id DESC
-LIMIT $9;
+LIMIT $15;
+
+-- list_judged --
+-- Of a detector, those that touch a time range, oldest first.
+SELECT a.anomaly_id, a.detector, a.subject, a.fingerprint, a.status, a.severity, a.summary, a.opened_at, a.last_seen_at, a.resolved_at,
+       a.resolution, a.detected_at, a.updated_at, a.acknowledged_at, a.reason, a.amounts, a.evidence,
+       a.historical
+FROM anomalies AS a
+WHERE a.detector = $1 AND a.opened_at <= $3 AND a.last_seen_at >= $2 AND a.resolution IS DISTINCT FROM 'retracted'
+ORDER BY a.opened_at, a.anomaly_id;
 
 -- get_anomaly --
 SELECT a.anomaly_id, a.detector, a.subject, a.fingerprint, a.status, a.severity, a.summary, a.opened_at, a.last_seen_at, a.resolved_at,

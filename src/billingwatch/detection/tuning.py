@@ -42,23 +42,31 @@ def tuning_of(tenant: Tenant) -> Tuning:
     return _tuning(tenant.detector_settings, tenant.mutes)
 
 
+def thresholds_of(detector: Detector[Any], setting: DetectorSetting) -> Thresholds:
+    """The thresholds that a setting asks for."""
+    return _admitted(detector, msgspec.json.decode(setting.thresholds))
+
+
 @lru_cache(maxsize=4096)
 def _tuning(settings: tuple[DetectorSetting, ...], mutes: tuple[Mute, ...]) -> Tuning:
     known = [(setting, DETECTORS[setting.detector]) for setting in settings if setting.detector in DETECTORS]
     return Tuning(
-        thresholds={setting.detector: _admitted(detector, msgspec.json.decode(setting.thresholds)) for setting, detector in known},
+        thresholds={setting.detector: thresholds_of(detector, setting) for setting, detector in known},
         off=frozenset(setting.detector for setting, _ in known if not setting.active),
         mutes=mutes,
     )
 
 
 def _admitted(detector: Detector[Any], overrides: Mapping[str, object]) -> Thresholds:
+    kinds = {field.name: field.type for field in msgspec.structs.fields(detector.thresholds)}
     admitted: dict[str, object] = {}
     for name, value in overrides.items():
         try:
-            msgspec.convert({name: value}, detector.thresholds)
-        except msgspec.ValidationError:
+            admitted[name] = msgspec.convert(value, kinds[name])
+        except (KeyError, msgspec.ValidationError):
             continue
-        admitted[name] = value
-    thresholds: Thresholds = msgspec.convert(admitted, detector.thresholds)
+    try:
+        thresholds: Thresholds = msgspec.convert(admitted, detector.thresholds)
+    except msgspec.ValidationError:  # each is admitted, but not beside the others
+        thresholds = detector.thresholds()
     return thresholds

@@ -1,0 +1,141 @@
+"""The detectors' part of a visit: what changed, what time asks for, and what was postponed.
+
+A detector that fails must not hold up events. The visit is rolled back and done again with each detector guarded by a savepoint: the
+projection commits, and with it a row of control.due_visits that says from when on that detector must judge again. Until it is due, visits
+do not ask the detector, and only note if something changed that lies earlier still; then it judges all of that, or is postponed again.
+So a visit in which nothing fails pays nothing, and one that does pays once in a while, however many events arrive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+import msgspec
+
+from billingwatch.billing.store import Change
+from billingwatch.detection.engine import beginning, detect, judge_time, rejudge, settle
+from billingwatch.detection.looks import BEGINNING
+from billingwatch.detection.outcome import DetectionOutcome
+from billingwatch.detection.tuning import tuning_of
+from billingwatch.postgres.connections import TenantConnection
+from billingwatch.postgres.statements import load_statements
+from billingwatch.tenancy.tenants import Tenant
+
+sql = load_statements(__file__, "judgement.sql")
+
+JUDGED_EVERY = timedelta(hours=1)  # the finest grid of a detector of time
+JUDGED_WITHIN = timedelta(minutes=5)  # of the hour; spreads the visits of a fleet
+REJUDGED_AFTER = timedelta(minutes=10)  # after a detector failed; data that stops it now may stop it again
+REJUDGE = "rejudge:"  # and the detector's name: the kind of a due visit
+FIRST_JUDGED_AFTER = timedelta(minutes=5)  # so that a history which is being replayed is judged when it is complete
+
+
+class Due(msgspec.Struct, frozen=True, kw_only=True):
+    """What time asks of the tenant."""
+
+    kind: str
+    due_at: datetime
+    since: datetime | None
+
+
+class Judge:
+    """The detectors' part of a visit: what changed, what time asks for, and what was postponed."""
+
+    def __init__(self, connection: TenantConnection, tenant: Tenant, due: Mapping[str, Due], as_of: datetime, *, guarded: bool) -> None:
+        self.outcomes: list[DetectionOutcome] = []
+        self._connection = connection
+        self._tenant = tenant
+        self._tuning = tuning_of(tenant)
+        self._as_of = as_of
+        self._guarded = guarded
+        self._settlement = due.get("settle")
+        self._judgement = due.get("evaluate")
+        self._waiting = {kind.removeprefix(REJUDGE): each for kind, each in due.items() if kind.startswith(REJUDGE)}
+
+    @property
+    def _judged_until(self) -> datetime | None:
+        return self._judgement.since if self._judgement else None
+
+    async def changes(self, changes: Sequence[Change], *, replayed: bool) -> None:
+        """Judge what changed."""
+        outcome = await detect(
+            self._connection,
+            changes,
+            as_of=self._as_of,
+            tuning=self._tuning,
+            judged_until=self._judged_until,
+            replayed=replayed,
+            postponed=self._waiting,
+            guarded=self._guarded,
+        )
+        self.outcomes.append(outcome)
+        for each in outcome.postponed:
+            if each.error is None:
+                waiting = self._waiting[each.detector]
+                self._waiting[each.detector] = msgspec.structs.replace(waiting, since=min(waiting.since or each.since, each.since))
+                await self._connection.execute(sql["widen"], self._tenant.tenant_id, waiting.kind, each.since)
+
+    async def postponed(self) -> None:
+        """Let detectors that failed before judge again what they have not judged, when that is due."""
+        for name, waiting in list(self._waiting.items()):
+            if waiting.due_at <= self._as_of:
+                outcome = await rejudge(
+                    self._connection,
+                    name,
+                    since=waiting.since or BEGINNING,
+                    judged_until=self._judged_until,
+                    as_of=self._as_of,
+                    tuning=self._tuning,
+                )
+                self.outcomes.append(outcome)
+                if not outcome.postponed:
+                    del self._waiting[name]
+                    await self._connection.execute(sql["rejudged"], self._tenant.tenant_id, waiting.kind)
+
+    async def settle(self) -> None:
+        """Resolve what time has ended, when that is due."""
+        if self._settlement is not None and self._settlement.due_at <= self._as_of:
+            await self._connection.execute(sql["take_due"], self._tenant.tenant_id, self._as_of)
+            self.outcomes.append(await settle(self._connection, as_of=self._as_of, tuning=self._tuning))
+
+    async def time(self, *, now: bool, complete: bool, events: bool) -> None:
+        """Judge the instants since the last time, those of a time when nobody ran included, and plan the next, when that is due."""
+        if complete and (now or (self._judgement is not None and self._judgement.due_at <= self._as_of)):
+            until = self._as_of.replace(minute=0, second=0, microsecond=0)
+            since = self._judged_until or await beginning(self._connection)
+            if since is not None and since < until:
+                outcome = await judge_time(
+                    self._connection,
+                    since=since,
+                    until=until,
+                    as_of=self._as_of,
+                    tuning=self._tuning,
+                    replayed=now,
+                    postponed=self._waiting,
+                    guarded=self._guarded,
+                )
+                self.outcomes.append(outcome)
+            spread = timedelta(seconds=self._tenant.tenant_id * 37 % JUDGED_WITHIN.total_seconds())
+            await self._plan_judgement(until + JUDGED_EVERY + spread, until)
+        elif self._judgement is None and events:
+            await self._plan_judgement(self._as_of + FIRST_JUDGED_AFTER, None)
+
+    async def plan(self) -> None:
+        """See to it that somebody comes again when time will ask for something."""
+        if (due_at := min((each.settle_at for each in self.outcomes if each.settle_at is not None), default=None)) is not None:
+            await self._connection.execute(sql["call_due"], self._tenant.tenant_id, due_at)
+        for outcome in self.outcomes:
+            for each in outcome.postponed:
+                if each.error is not None:
+                    kind, due_at = f"{REJUDGE}{each.detector}", self._as_of + REJUDGED_AFTER
+                    await self._connection.execute(sql["postpone"], self._tenant.tenant_id, kind, due_at, each.since)
+
+    async def _plan_judgement(self, due_at: datetime, since: datetime | None) -> None:
+        await self._connection.execute(sql["plan_judgement"], self._tenant.tenant_id, due_at, since)
+
+
+async def judge_of(connection: TenantConnection, tenant: Tenant, *, as_of: datetime, guarded: bool) -> Judge:
+    """The judge of one visit."""
+    due = {row["kind"]: Due(**dict(row)) for row in await connection.fetch(sql["due"], tenant.tenant_id)}
+    return Judge(connection, tenant, due, as_of, guarded=guarded)

@@ -1,0 +1,30 @@
+-- due --
+SELECT kind, due_at, since FROM control.due_visits WHERE tenant_id = $1;
+
+-- call_due --
+INSERT INTO control.due_visits (tenant_id, kind, due_at)
+VALUES ($1, 'settle', $2)
+ON CONFLICT ON CONSTRAINT due_visits_pkey DO UPDATE SET due_at = least(control.due_visits.due_at, excluded.due_at)
+WHERE control.due_visits.due_at > excluded.due_at;
+
+-- take_due --
+DELETE FROM control.due_visits WHERE tenant_id = $1 AND kind = 'settle' AND due_at <= $2;
+
+-- plan_judgement --
+INSERT INTO control.due_visits (tenant_id, kind, due_at, since)
+VALUES ($1, 'evaluate', $2, $3)
+ON CONFLICT ON CONSTRAINT due_visits_pkey DO UPDATE SET due_at = excluded.due_at, since = excluded.since;
+
+-- postpone --
+-- A detector failed: it judges everything from then on again, when it is due.
+INSERT INTO control.due_visits (tenant_id, kind, due_at, since)
+VALUES ($1, $2, $3, $4)
+ON CONFLICT ON CONSTRAINT due_visits_pkey
+DO UPDATE SET due_at = excluded.due_at, since = least(control.due_visits.since, excluded.since);
+
+-- widen --
+-- What changed meanwhile lies even earlier.
+UPDATE control.due_visits SET since = $3 WHERE tenant_id = $1 AND kind = $2 AND since > $3;
+
+-- rejudged --
+DELETE FROM control.due_visits WHERE tenant_id = $1 AND kind = $2;
