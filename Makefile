@@ -1,7 +1,7 @@
 # `make` lists the targets. ARGS goes to the command behind a target: make demo ARGS=--once
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo serve tenant migrate bench test check lint typecheck format pins clean
+.PHONY: help install install-dev demo serve tenant migrate bench detection-report test check lint typecheck format pins clean
 
 BENCH ?= ingest
 export NAME PYTHON
@@ -9,7 +9,7 @@ export NAME PYTHON
 billingwatch := .venv/bin/billingwatch
 
 help: ## list the targets
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 
 install: ## build .venv from the pinned packages (PYTHON=… picks the Python)
 	@scripts/environment runtime
@@ -32,6 +32,9 @@ migrate: install ## bring the control plane and every tenant schema to this rele
 
 bench: install ## measure events per second (BENCH=pipeline measures processing, too)
 	@$(billingwatch) bench $(BENCH) $(ARGS)
+
+detection-report: install ## measure how often the detectors are right, on simulated accounts (ARGS="--quick", ARGS="--json")
+	@$(billingwatch) bench detection $(ARGS)
 
 test: install-dev ## run the tests (ARGS="-n 0 -x tests/test_packaging.py")
 	.venv/bin/pytest -n auto $(COVERAGE) $(ARGS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -14,6 +14,8 @@ from structlog.testing import capture_logs
 
 from billingwatch import judgement
 from billingwatch import visit as visit_module
+from billingwatch.detection import engine
+from billingwatch.detection.engine import DetectionOutcome
 from billingwatch.errors import DatabaseUnavailable
 from billingwatch.ingest.recorder import record_events
 from billingwatch.visit import Visited, list_dead_letters, retry_dead_letters, visit
@@ -273,3 +275,74 @@ async def test_what_time_ends_is_settled_when_it_is_due_and_not_before(lane, ten
     await visit(lane, tenant, as_of=now)
 
     assert (not_yet, await count("control.due_visits")) == (1, 0)
+
+
+@pytest.fixture
+def judged(monkeypatch) -> list[tuple[datetime, datetime]]:
+    """The spans of time that visits have judged."""
+    spans: list[tuple[datetime, datetime]] = []
+
+    async def judge_time(connection, *, since, until, **options) -> DetectionOutcome:
+        spans.append((since, until))
+        return await engine.judge_time(connection, since=since, until=until, **options)
+
+    monkeypatch.setattr(visit_module, "judge_time", judge_time)
+    return spans
+
+
+async def test_a_tenants_first_events_plan_the_first_judgement_of_time(lane, tenant, record, control, now, judged):
+    await record(charge_event(1))
+
+    await visit(lane, tenant, as_of=now)
+
+    [row] = await control.fetch("SELECT kind, due_at, since FROM control.due_visits")
+    assert (row["kind"], row["since"]) == ("evaluate", None)
+    assert now < row["due_at"] < now + timedelta(hours=1)
+    assert judged == []
+
+
+async def test_time_is_judged_once_for_each_hour_however_often_the_tenant_is_visited(lane, tenant, record, now, judged):
+    hour = now.replace(minute=0, second=0, microsecond=0)
+    await record(charge_event(1))
+
+    await visit(lane, tenant, as_of=now, judge_now=True)
+    for minutes in (1, 10, 20, 70, 71):
+        await visit(lane, tenant, as_of=hour + timedelta(minutes=minutes + 60))
+
+    assert [until for _, until in judged] == [hour, hour + timedelta(hours=1), hour + timedelta(hours=2)]
+    assert [since for since, _ in judged[1:]] == [until for _, until in judged[:-1]]
+
+
+async def test_after_downtime_the_hours_that_nobody_judged_are_judged(lane, tenant, record, now, judged):
+    hour = now.replace(minute=0, second=0, microsecond=0)
+    await record(charge_event(1))
+    await visit(lane, tenant, as_of=now, judge_now=True)
+
+    await visit(lane, tenant, as_of=hour + timedelta(hours=30, minutes=30))
+
+    assert judged[-1] == (hour, hour + timedelta(hours=30))
+
+
+async def test_time_is_not_judged_while_events_wait(lane, tenant, record, now, judged):
+    await record(*(charge_event(number) for number in range(5)))
+
+    await visit(lane, tenant, as_of=now, limit=3, judge_now=True)
+    too_early = list(judged)
+    await visit(lane, tenant, as_of=now, limit=3, judge_now=True)
+
+    assert too_early == []
+    assert len(judged) == 1
+
+
+async def test_a_tenant_is_judged_from_its_first_row(lane, tenant, record, now, judged):
+    await record(charge_event(1), charge_event(2))
+
+    await visit(lane, tenant, as_of=now, judge_now=True)
+
+    assert judged[0][0] == datetime.fromtimestamp(charge_event(1)["created"], UTC)
+
+
+async def test_a_tenant_without_anything_has_no_time_to_judge(lane, tenant, now, judged):
+    await visit(lane, tenant, as_of=now, judge_now=True)
+
+    assert judged == []

@@ -111,6 +111,7 @@ class Judge:
                     until=until,
                     as_of=self._as_of,
                     tuning=self._tuning,
+                    replayed=now,
                     postponed=self._waiting,
                     guarded=self._guarded,
                 )

@@ -67,7 +67,7 @@ class Unjudgeable(Exception):
 async def visit(lane: Lane, tenant: Tenant, *, as_of: datetime, limit: int = VISIT_LIMIT, judge_now: bool = False) -> Visited:
     """Handle up to `limit` pending events of the tenant, and what time asks for; whatever it raises, nothing was done.
 
-    With `judge_now` the detectors of time judge everything up to `as_of` although that is not due yet.
+    With `judge_now` the detectors of time judge everything up to `as_of` although that is not due yet, as the end of a replay.
     """
     try:
         try:

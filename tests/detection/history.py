@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from billingwatch.billing.rows import Charge, Dispute, Invoice, Refund, Row
+from billingwatch.billing.rows import Charge, Dispute, Invoice, Refund, Row, Subscription
 from billingwatch.billing.store import project
 from billingwatch.detection.detector import Thresholds
 from billingwatch.detection.engine import DetectionOutcome, detect, judge_time, settle
@@ -145,6 +145,59 @@ def invoice(
         "tax_amount": None,
     }
     return Invoice(invoice_id=f"in_{key}", **{**defaults, **fields}, **_stamp(f"in_{key}", minutes, snapshot, updated, account))
+
+
+def unpaid(key: str, minutes: float = 0, **fields: Any) -> Invoice:
+    """Unless told otherwise: an invoice of 10.00 USD whose last attempt failed, and none follows."""
+    owed = fields.get("total", 1000)
+    return invoice(key, minutes, **{"status": "open", "amount_paid": 0, "amount_remaining": owed, "attempt_count": 4, **fields})
+
+
+def subscription(
+    key: str, minutes: float = 0, *, snapshot: int = 1, updated: float | None = None, account: str | None = None, **fields: Any
+) -> Subscription:
+    """Unless told otherwise: an active subscription to one monthly plan of 10.00 USD. Once canceled, no later snapshot replaces it."""
+    status, mrr = fields.get("status", "active"), fields.get("mrr", 1000)
+    ended = status in {"canceled", "incomplete_expired"}
+    stamp = _stamp(f"sub_{key}", minutes, snapshot, updated, account)
+    defaults: dict[str, Any] = {
+        "customer_id": f"cus_{key}",
+        "status": status,
+        "collection_method": "charge_automatically",
+        "currency": "usd",
+        "items": [item(mrr or 0)],
+        "mrr": mrr,
+        "period_start_at": None,
+        "period_end_at": None,
+        "billing_cycle_anchor_at": None,
+        "trial_end_at": None,
+        "cancel_at_period_end": False,
+        "cancel_at": None,
+        "canceled_at": None,
+        "ended_at": stamp["updated_at"] if ended else None,
+        "collection_paused": False,
+        "discounted": False,
+        "default_payment_method_id": None,
+    }
+    if ended:
+        stamp["version"] = "2" + stamp["version"][1:]
+    return Subscription(subscription_id=f"sub_{key}", **{**defaults, **fields}, **stamp)
+
+
+def item(unit_amount: int, **fields: Any) -> dict[str, Any]:
+    """An item of a subscription; a licensed monthly price unless told otherwise."""
+    return {
+        "item_id": "si_1",
+        "price_id": f"price_{unit_amount}",
+        "unit_amount": unit_amount,
+        "quantity": 1,
+        "interval": "month",
+        "interval_count": 1,
+        "usage_type": "licensed",
+        "period_start": None,
+        "period_end": None,
+        **fields,
+    }
 
 
 class History:

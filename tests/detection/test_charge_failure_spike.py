@@ -73,23 +73,56 @@ async def test_a_late_first_attempt_takes_a_retry_out_of_its_spike(history: Hist
     assert [finding.resolution for finding in outcome.resolved] == ["retracted"]
 
 
-async def test_card_testing_that_radar_blocked_is_told_apart_from_declines(history: History):
+async def test_what_radar_blocked_is_no_decline(history: History):
     attempts = [blocked(f"b_{i}", 20 + i / 10, amount=100) for i in range(60)]
     await history.see(*burst("a", failures=2, successes=38), *attempts)
 
-    anomaly = await history.anomaly()
-    assert (anomaly.subject, anomaly.severity) == ("blocked", "critical")
-    assert anomaly.summary.startswith("60 of 8")
-    assert "were blocked by Radar within" in anomaly.summary
-    assert anomaly.amounts == {"usd": 6000}
+    assert await history.anomalies(NAME) == []
 
 
 async def test_blocked_payments_do_not_dilute_the_declined_rate(history: History):
     await history.see(*burst("a", failures=10, successes=20), *(blocked(f"b_{i}", 10 + i / 10) for i in range(100)))
 
-    declined, other = sorted(await history.anomalies(), key=lambda anomaly: anomaly.subject, reverse=True)
-    assert (declined.subject, other.subject) == ("declined", "blocked")
-    assert (declined.evidence["numbers"]["peak_failures"], declined.evidence["numbers"]["peak_attempts"]) == (10, 30)
+    (anomaly,) = await history.anomalies(NAME)
+    assert anomaly.subject == "declined"
+    assert (anomaly.evidence["numbers"]["peak_failures"], anomaly.evidence["numbers"]["peak_attempts"]) == (10, 30)
+
+
+async def test_the_first_attempt_that_radar_let_through_is_the_one_that_counts(history: History):
+    stopped = [blocked(f"b_{i}", 0, payment_id=f"pi_a_{i}") for i in range(40)]
+    await history.see(*burst("a", failures=15, successes=25, start=1), *stopped)
+
+    (anomaly,) = await history.anomalies(NAME)
+    assert (anomaly.evidence["numbers"]["peak_failures"], anomaly.evidence["numbers"]["peak_attempts"]) == (15, 40)
+
+
+async def test_blocked_payments_are_no_part_of_the_usual_rate(history: History):
+    rule = [(charge if i % 4 == 0 else blocked)(f"u{day}_{i}", -day * DAY + i) for day in range(4, 17) for i in range(40)]
+    await history.see(*rule, *burst("a", failures=15, successes=25))
+
+    (anomaly,) = await history.anomalies(NAME)
+    assert anomaly.evidence["numbers"]["baseline_attempts"] == 130
+
+
+async def test_one_card_tried_in_many_payments_is_one_customer_failing(history: History):
+    hammered = [failed(f"h_{i}", i, card_fingerprint="fp_1") for i in range(40)]
+    await history.see(*burst("a", failures=2, successes=38), *hammered)
+
+    assert await history.anomalies(NAME) == []
+
+
+async def test_a_card_counts_again_after_a_window_and_on_another_account(history: History):
+    history.thresholds = {NAME: ChargeFailureSpike(window_minutes=10, min_attempts=5, min_failures=5)}
+
+    await history.see(
+        *(failed(f"a_{i}", i, card_fingerprint=f"fp_{i}") for i in range(5)),
+        *(failed(f"b_{i}", 30 + i, card_fingerprint=f"fp_{i}") for i in range(5)),
+        *(failed(f"c_{i}", 1 + i, card_fingerprint=f"fp_{i}", account="acct_2") for i in range(5)),
+    )
+
+    found = await history.anomalies(NAME)
+    assert [anomaly.subject for anomaly in found] == ["declined", "declined acct_2", "declined"]
+    assert {anomaly.evidence["numbers"]["peak_attempts"] for anomaly in found} == {5}
 
 
 async def test_pending_and_expired_payments_are_attempts_and_no_failures(history: History):

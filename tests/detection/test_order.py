@@ -12,20 +12,24 @@ from hypothesis import strategies as st
 
 from billingwatch.billing.rows import Row
 from billingwatch.detection.detectors.charge_failure_spike import ChargeFailureSpike
+from billingwatch.detection.detectors.dispute_opened import DisputeOpened
 from billingwatch.detection.detectors.duplicate_charge import DuplicateCharge
 from billingwatch.detection.detectors.fraud_spike import FraudSpike
+from billingwatch.detection.detectors.plan_downgrade import PlanDowngrade
 from billingwatch.detection.store import Anomaly
 from billingwatch.postgres.connections import TenantConnection
 
-from .history import DAY, History, blocked, charge, dispute, failed, invoice, refund, warning
+from .history import DAY, History, at, blocked, charge, dispute, failed, invoice, item, refund, subscription, unpaid, warning
 
 # Low, so that small histories have many incidents that begin, grow, merge and end.
 LOW = {
     "charge_failure_spike": ChargeFailureSpike(
         window_minutes=60, min_attempts=5, min_failures=2, baseline_days=3, min_strength=2, baseline_factor=1.2
     ),
+    "dispute_opened": DisputeOpened(large_factor=1),
     "duplicate_charge": DuplicateCharge(window_minutes=20),
     "fraud_spike": FraudSpike(window_days=1, min_cases=2, min_rate=0.02),
+    "plan_downgrade": PlanDowngrade(min_share=0.01, warning_mrr_share=0.01, settle_days=1),
 }
 LATENESS = 3 * DAY  # minutes that Stripe delivers late
 # What is not a function of history: identity and bookkeeping. A row that says nothing new still takes its newest event's id and date.
@@ -88,7 +92,12 @@ def reports(random: Random, name: str, start: float) -> Iterator[Happening]:
             warned = reported + random.choice((-30, 0, random.uniform(0, 20 * DAY)))
             yield warned, warning(key, warned, account=account)
         if random.random() < 0.5:
-            yield reported, dispute(key, reported, account=account, reason=random.choice(("fraudulent", "fraudulent", "duplicate")))
+            reason = random.choice(("fraudulent", "fraudulent", "duplicate"))
+            yield reported, dispute(key, reported, account=account, reason=reason)
+            if random.random() < 0.5:
+                decided = reported + random.uniform(0, 30) * DAY
+                status = random.choice(("under_review", "won", "lost", "prevented"))
+                yield decided, dispute(key, reported, snapshot=2, updated=decided, account=account, reason=reason, status=status)
         else:
             yield reported, dispute(key, reported, account=account, kind="inquiry", status="warning_needs_response")
             if random.random() < 0.7:
@@ -104,7 +113,59 @@ def credits_given(random: Random, name: str, start: float) -> Iterator[Happening
         yield start + 90, invoice(name, start, total=-500, status="void", snapshot=3, updated=start + 90)
 
 
-EPISODES: tuple[Callable[[Random, str, float], Iterator[Happening]], ...] = (failures, failures, purchases, reports, credits_given)
+def plans(random: Random, name: str, start: float) -> Iterator[Happening]:
+    """Subscriptions go up and down, sometimes at once and back, over months and years, and end."""
+    for number in range(random.randint(1, 4)):
+        key, minutes, mrr, status = f"{name}_{number}", start + number, random.choice((500, 1000)), random.choice(("active", "trialing"))
+        account, interval = random.choice((None, None, "acct_2")), "month"
+        for snapshot in range(1, random.randint(2, 9)):
+            fields: dict[str, Any] = {"status": status, "mrr": mrr, "items": [item(mrr or 0, interval=interval)], "account": account}
+            yield minutes, subscription(key, start + number, snapshot=snapshot, updated=minutes, **fields)
+            if status == "canceled":
+                break
+            minutes += random.choice((0, 1, 9, 11, DAY, random.uniform(0, 3 * DAY)))
+            mrr = random.choice((mrr, 300, 500, 500, 1000, 1000, 2000, None))
+            status = random.choice(("active", "active", "active", "past_due", "unpaid", "canceled"))
+            interval = random.choice((interval, "month", "year"))
+
+
+def collections(random: Random, name: str, start: float) -> Iterator[Happening]:
+    """Invoices are tried again and again, by card or by bank debit, run out, are written off, and some are paid in the end."""
+    for number in range(random.randint(1, 4)):
+        key, minutes, created = f"{name}_{number}", start + number, start + number
+        account, snapshot = random.choice((None, None, "acct_2")), 0
+        fields: dict[str, Any] = {"account": account, "total": random.choice((500, 5000)), "currency": random.choice(("usd", "jpy"))}
+        for attempt in range(1, random.randint(2, 5)):
+            for _ in range(random.randint(1, 3)):
+                snapshot += 1
+                ahead = random.choice((None, None, at(minutes), at(minutes + 4 * DAY)))
+                status = random.choice(("open", "open", "open", "uncollectible"))
+                tried = {"updated": minutes, "attempt_count": attempt, "next_payment_attempt_at": ahead, "status": status}
+                yield minutes, unpaid(key, created, snapshot=snapshot, **{**fields, **tried}, payment_ids=[f"pi_{key}"])
+                minutes += random.choice((0, 0.5, 2))
+            if random.random() < 0.4:
+                debit: dict[str, Any] = {"account": account, "payment_id": f"pi_{key}", "payment_method_type": "sepa_debit"}
+                begun, decided = minutes - random.choice((0, 1, 3)), minutes + random.uniform(0, 6) * DAY
+                yield begun, charge(f"{key}_{attempt}", begun, status="pending", **debit)
+                yield (
+                    decided,
+                    charge(f"{key}_{attempt}", begun, status=random.choice(("failed", "succeeded")), snapshot=2, updated=decided, **debit),
+                )
+            minutes += random.uniform(0, 5) * DAY
+        if random.random() < 0.6:
+            end = random.choice(({"status": "paid", "paid_at": at(minutes)}, {"status": "void", "voided_at": at(minutes)}))
+            yield minutes, invoice(key, created, snapshot=snapshot + 1, updated=minutes, **fields, **end, payment_ids=[f"pi_{key}"])
+
+
+EPISODES: tuple[Callable[[Random, str, float], Iterator[Happening]], ...] = (
+    failures,
+    failures,
+    purchases,
+    reports,
+    credits_given,
+    plans,
+    collections,
+)
 
 
 def delivered(random: Random, *, days: int, episodes: int) -> list[Row]:

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import rich_click as click
 
+from billingwatch.cli.bench_detection import detection
 from billingwatch.cli.output import print_json, print_table, talk
 from billingwatch.lab.figures import Cost, Figure, Options, Report
 from billingwatch.lab.ingest import bench_ingest
@@ -25,11 +26,14 @@ F = TypeVar("F", bound=Callable[..., object])
 
 @click.group()
 def bench() -> None:
-    """Measure how many events a second this machine takes.
+    """Measure how many events a second this machine takes, and how often the detectors are right.
 
     A run has its own data directory (or a database of its own on the server of BILLINGWATCH_DATABASE_URL), its own service and its own load
     process, on the loopback. It exits with 1 when an acknowledged event was lost, doubled or misplaced, whatever the speed.
     """
+
+
+bench.add_command(detection)
 
 
 def _options(rate: float, rate_help: str) -> Callable[[F], F]:

@@ -42,7 +42,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     opened_at: datetime
     last_seen_at: datetime
     ended_at: datetime | None = None
-    """When an event ended it; a detector that `settles` leaves that to time."""
+    """When an event ended it. A detector that `settles` may leave that to time, which ends it if no event does so before."""
     severity: Severity
     summary: str
     amounts: dict[str, int]
@@ -71,7 +71,7 @@ class Detector(msgspec.Struct, Generic[ThresholdsT], frozen=True, kw_only=True):
     quiet: Callable[[ThresholdsT], timedelta]
     """Two anomalous rows of one subject that are further apart belong to two incidents."""
     settles: bool
-    """The quiet after its last anomalous row is what ends an incident."""
+    """The quiet after its last anomalous row ends an incident, where no event ended it before."""
     every: timedelta | None = None
     """For a detector that judges time itself: what it judges are the instants of a grid of this step (UTC). Its `incidents` get the first and
     the last of them as since and until; opened_at and last_seen_at are instants of the grid, and its watches say how late rows reach them."""

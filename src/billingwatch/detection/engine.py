@@ -85,6 +85,7 @@ async def judge_time(
     until: datetime,
     as_of: datetime,
     tuning: Tuning = UNTUNED,
+    replayed: bool = False,
     postponed: Collection[str] = (),
     guarded: bool = False,
 ) -> DetectionOutcome:
@@ -94,7 +95,7 @@ async def judge_time(
         if detector.every is not None and detector.name not in tuning.off and detector.name not in postponed:
             span = instants(Span(since=since + AN_INSTANT, until=until), detector.every)
             looks += [] if span is None else [(detector, span)]
-    return await _judge(tenant, looks, as_of=as_of, tuning=tuning, replayed=False, guarded=guarded)
+    return await _judge(tenant, looks, as_of=as_of, tuning=tuning, replayed=replayed, guarded=guarded)
 
 
 async def rejudge(

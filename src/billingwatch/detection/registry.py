@@ -7,8 +7,35 @@ from types import MappingProxyType
 from typing import Any
 
 from billingwatch.detection.detector import Detector
-from billingwatch.detection.detectors import charge_failure_spike, duplicate_charge, fraud_spike, negative_invoice
+from billingwatch.detection.detectors import (
+    card_testing,
+    charge_failure_spike,
+    churn_spike,
+    dispute_opened,
+    duplicate_charge,
+    fraud_spike,
+    large_refund,
+    negative_invoice,
+    payment_recovery,
+    plan_downgrade,
+    refund_spike,
+)
 
 DETECTORS: Mapping[str, Detector[Any]] = MappingProxyType(
-    {module.DETECTOR.name: module.DETECTOR for module in (charge_failure_spike, duplicate_charge, fraud_spike, negative_invoice)}
+    {
+        module.DETECTOR.name: module.DETECTOR
+        for module in (
+            card_testing,
+            charge_failure_spike,
+            churn_spike,
+            dispute_opened,
+            duplicate_charge,
+            fraud_spike,
+            large_refund,
+            negative_invoice,
+            payment_recovery,
+            plan_downgrade,
+            refund_spike,
+        )
+    }
 )

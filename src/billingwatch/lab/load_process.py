@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import signal
 import subprocess
 import sys
@@ -64,7 +65,8 @@ class LoadProcess:
 def main() -> None:
     """Read targets, then phases, from stdin; write outcomes to stdout; end with stdin."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    given, result = sys.stdin.buffer, sys.stdout.buffer
+    # Under PYTHONUNBUFFERED sys.stdout writes at most once, and a pipe may take a part of it.
+    given, result = sys.stdin.buffer, io.BufferedWriter(io.FileIO(1, "wb", closefd=False))
     targets = _read(given, list[Target])
     gc.freeze()
     gc.disable()  # a pause here would be taken for the server's

@@ -19,8 +19,11 @@ from cryptography.fernet import Fernet
 from billingwatch.lab.server import ServerProcess
 from billingwatch.postgres.connections import ControlConnection, open_connection
 from billingwatch.postgres.database import open_database
+from billingwatch.postgres.statements import load_statements
 from billingwatch.settings import Settings
 from billingwatch.tenancy.migrate import ensure_control_plane
+
+sql = load_statements(__file__, "stage.sql")
 
 RATE_LIMIT = 1_000_000  # events/s and tenant: the limit is not what is measured
 STATEMENT_TIMEOUT = 3600  # seconds
@@ -49,15 +52,18 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @contextmanager
-def open_stage(settings: Settings) -> Iterator[Stage]:
-    """Set up, and clear away: an embedded server with its default, durable settings, or a database beside the one that is given."""
+def open_stage(settings: Settings, *, durable: bool = True) -> Iterator[Stage]:
+    """Set up, and clear away: an embedded server with its default, durable settings, or a database beside the one that is given.
+
+    When it is not speed that is measured, the database need not be `durable`, and no commit waits for the disk.
+    """
     directory = Path(tempfile.mkdtemp(prefix="billingwatch-bench-"))
     try:
         directory.chmod(0o711)  # as root the embedded server runs as another user, who must pass through
         own = msgspec.structs.replace(settings, data_dir=directory / "data", secret_key=Fernet.generate_key().decode())
         with _database_of_its_own(own) as own, open_database(own) as database:
             stage = Stage(settings=own, dsn=database.dsn, directory=directory, environ=_environ(own))
-            asyncio.run(_set_up(stage))
+            asyncio.run(_set_up(stage, durable=durable))
             yield stage
             with _uninterrupted():
                 database.release()
@@ -66,9 +72,11 @@ def open_stage(settings: Settings) -> Iterator[Stage]:
             shutil.rmtree(directory, ignore_errors=True)
 
 
-async def _set_up(stage: Stage) -> None:
+async def _set_up(stage: Stage, *, durable: bool) -> None:
     async with stage.control() as control:
         await ensure_control_plane(control)
+        if not durable:
+            await control.execute(sql["let_commits_fly"])
 
 
 @contextmanager

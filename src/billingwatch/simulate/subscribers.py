@@ -7,13 +7,14 @@ from random import Random
 import msgspec
 
 from billingwatch.simulate.billing import Subscriber, draft, end, finalize, item_line, period_text, subscription_line
+from billingwatch.simulate.cards import follow_card
 from billingwatch.simulate.objects.discounts import Discount
 from billingwatch.simulate.objects.invoices import Invoice
 from billingwatch.simulate.objects.payers import Customer, PaymentMethod
 from billingwatch.simulate.objects.subscriptions import Interval, Price, Subscription
 from billingwatch.simulate.people import new_payer, pick_currency, price
 from billingwatch.simulate.seasons import DAY, HOUR, moment, months_later
-from billingwatch.simulate.world import World
+from billingwatch.simulate.world import Truth, World
 
 COUPONS = 0.1  # share of sign-ups with 20 % off
 UPGRADES = 0.65  # share of changes that cost more
@@ -102,6 +103,7 @@ def sign_up(world: World, when: int, rng: Random) -> None:
     world.emit("customer.subscription.created", subscription, subscribed_at, by_api=True)
     finalize(world, subscriber, invoice, subscribed_at, rng)
     _live(world, subscriber, subscribed_at, rng)
+    follow_card(world, customer, [subscriber], subscribed_at)
 
 
 def carry_on(world: World, subscriber: Subscriber) -> None:
@@ -112,7 +114,7 @@ def carry_on(world: World, subscriber: Subscriber) -> None:
 def renew(world: World, subscriber: Subscriber, when: int) -> Invoice | None:
     """Begin the next period; None if there is none."""
     subscription = subscriber.subscription
-    if subscription.ended_at is not None:
+    if subscription.ended_at is not None or when < subscription.period_end or subscriber.stalled == "unbilled":
         return None
     if subscription.cancel_at_period_end:
         end(world, subscriber, when, "cancellation_requested")
@@ -124,8 +126,11 @@ def renew(world: World, subscriber: Subscriber, when: int) -> Invoice | None:
     subscription.period_end = months_later(subscription.period_end, MONTHS[subscription.price.interval], subscriber.anchor_day)
     lines = (subscription_line(world, subscriber, rng, when), *subscriber.waiting)
     subscriber.waiting.clear()
+    subscriber.misbilled = None
     invoice = draft(world, subscriber, lines, "subscription_cycle", when, rng, previous_start)
     world.changed("customer.subscription.updated", subscription, before, when)
+    if subscriber.stalled == "draft":
+        return invoice
     # A draft stays open to changes for about an hour; what one customer owes then falls due together.
     wait = HOUR + world.rng("finalize", subscription.customer, when // HOUR).randrange(5, 600)
     world.at(when + wait, lambda at: finalize(world, subscriber, invoice, at, rng))
@@ -142,8 +147,20 @@ def change(world: World, subscriber: Subscriber, to: Price, quantity: int, when:
     unused = round(subscription.price.unit_amount * subscription.quantity * left)
     day = period_text(when)
     credit = item_line(world, subscriber, rng, when, -unused, f"Unused time on {subscription.price.nickname} after {day}", proration=True)
-    before = world.look(subscription)
+    before, was = world.look(subscription), subscription.price.unit_amount * subscription.quantity
     subscription.price, subscription.quantity = to, quantity
+    fallen = was - to.unit_amount * quantity
+    if fallen > 0:
+        world.note(
+            Truth(
+                detector="plan_downgrade",
+                description=f"a subscription fell by {fallen} {to.currency} a {to.interval}",
+                started_at=when,
+                ended_at=when,
+                evidence=[subscription.id],
+                subjects=[subscription.customer],
+            )
+        )
     remaining = round(to.unit_amount * quantity * left)
     debit = item_line(world, subscriber, rng, when, remaining, f"Remaining time on {to.nickname} after {day}", proration=True)
     if not at_once:
@@ -172,6 +189,8 @@ def _live(world: World, subscriber: Subscriber, now: int, rng: Random) -> None:
     """Put on the agenda what this period brings, its end included."""
     period_end = subscriber.subscription.period_end
     world.at(period_end, lambda at: renew(world, subscriber, at))
+    if subscriber.steady:
+        return
     months = max(0.0, (period_end - now) / (30 * DAY))
     changes, leaves, moment_of_it = rng.random(), rng.random(), now + int((period_end - now) * rng.random())
     if changes < world.profile.changes * months:

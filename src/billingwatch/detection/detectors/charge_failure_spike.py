@@ -1,8 +1,9 @@
 """Payments fail far more often than this tenant's payments usually do.
 
-A payment counts once, by its first attempt: eight retries of one invoice are one customer failing. What Radar blocked (card testing
-that was stopped) is told apart from what issuers declined, and is no part of the declined payments' rate. A pending charge is an attempt
-and no failure; an expired authorization is no failure either.
+A payment counts once, by its first attempt, and so do payments with one card within the window: eight retries of one invoice, or eight
+orders that one customer gives up, are one customer failing. What Radar blocked never reached an issuer and is no attempt here; whether
+somebody tests cards is another detector's question. A pending charge is an attempt and no failure; an expired authorization is no failure
+either.
 
 Every failed first attempt is judged on the window before it, both ends and its own second included. The usual rate comes from the same
 time of day on each of the days before, and ends three days earlier, when everything Stripe still delivers has arrived: so a late event
@@ -46,7 +47,6 @@ DELAYED_METHODS = (
     "sofort",
     "us_bank_account",
 )
-FAILED = {"declined": "were declined", "blocked": "were blocked by Radar"}
 
 
 class ChargeFailureSpike(Thresholds, frozen=True, kw_only=True):
@@ -65,8 +65,8 @@ def _window(thresholds: ChargeFailureSpike) -> timedelta:
 
 
 def _reach(thresholds: ChargeFailureSpike) -> timedelta:
-    # A late first attempt turns an attempt that was taken for the first into a retry.
-    return LATENESS + _window(thresholds)
+    # A late first attempt turns an attempt that was taken for the first into a retry, which then hides no other payment of its card.
+    return LATENESS + 2 * _window(thresholds)
 
 
 def _parameters(thresholds: ChargeFailureSpike) -> tuple[object, ...]:
@@ -90,11 +90,11 @@ def _parameters(thresholds: ChargeFailureSpike) -> tuple[object, ...]:
 def _judge(row: Row, thresholds: ChargeFailureSpike) -> Incident:
     severity: Severity = "critical" if row["peak_rate"] >= thresholds.critical_rate else "warning"
     return Incident(
-        subject=subject_of(row["subject"], row["account"]),
+        subject=subject_of("declined", row["account"]),
         opened_at=row["opened_at"],
         last_seen_at=row["last_seen_at"],
         severity=severity,
-        summary=f"{row['peak_failures']} of {row['peak_attempts']} payments {FAILED[row['subject']]} within {thresholds.window_minutes} minutes "
+        summary=f"{row['peak_failures']} of {row['peak_attempts']} payments were declined within {thresholds.window_minutes} minutes "
         f"({row['peak_rate']:.1%}, usually {row['baseline']:.1%}); {say_amounts(row['amounts'])} not collected at first",
         amounts=row["amounts"],
         evidence=evidence_of(
@@ -121,9 +121,9 @@ def _judge(row: Row, thresholds: ChargeFailureSpike) -> Incident:
 DETECTOR = Detector(
     name="charge_failure_spike",
     title="Charge failure spike",
-    description="Payments fail far more often than usual; card testing that Radar blocked is told apart from issuers' declines.",
+    description="Issuers decline far more payments than usual; each payment and each card counts once.",
     thresholds=ChargeFailureSpike,
-    watches={"charges": Watch(columns=frozenset({"status", "outcome_type", "payment_id"}), reach=_reach)},
+    watches={"charges": Watch(columns=frozenset({"status", "outcome_type", "payment_id", "card_fingerprint"}), reach=_reach)},
     quiet=_window,
     settles=True,
     candidates=sql["candidates"],

@@ -6,71 +6,71 @@ SELECT FROM charges AS c WHERE c.created_at BETWEEN look.since AND look.until AN
 -- $1 since, $2 until, $3 window, $4 minimum attempts, $5 minimum failures, $6 minimum rate, $7 baseline factor, $8 minimum strength,
 -- $9 baseline days, $10 lateness, $11 sample of a day, $12 delayed payment methods, $13 prior attempts, $14 prior rate, $15 evidence limit.
 -- Whether a charge is the first attempt of its payment is asked by key, once per row: a join would be free to scan all charges.
-WITH attempts AS MATERIALIZED (
-    SELECT c.charge_id, c.created_at, coalesce(c.account, '') AS account, c.amount, c.currency, c.event_id,
-           CASE WHEN c.outcome_type = 'blocked' THEN 'blocked' WHEN c.status = 'failed' THEN 'declined' END AS subject,
-           coalesce(c.decline_code, c.failure_code, c.outcome_type, 'unknown') AS decline_code
+WITH firsts AS (
+    SELECT c.charge_id, c.created_at, coalesce(c.account, '') AS account, c.amount, c.currency, c.event_id, c.status = 'failed' AS declined,
+           coalesce(c.decline_code, c.failure_code, c.outcome_type, 'unknown') AS decline_code,
+           lag(c.created_at) OVER (
+               PARTITION BY coalesce(c.account, ''), coalesce(c.card_fingerprint, c.charge_id) ORDER BY c.created_at, c.charge_id
+           ) >= c.created_at - $3::interval AS same_card_again
     FROM charges AS c
-    WHERE c.created_at BETWEEN $1::timestamptz - $3::interval AND $2::timestamptz
+    WHERE c.created_at BETWEEN $1::timestamptz - 2 * $3::interval AND $2::timestamptz
+      AND c.outcome_type IS DISTINCT FROM 'blocked'
       AND c.charge_id = (
-          SELECT f.charge_id FROM charges AS f WHERE f.payment_id = c.payment_id ORDER BY f.created_at, f.charge_id LIMIT 1
+          SELECT f.charge_id FROM charges AS f
+          WHERE f.payment_id = c.payment_id AND f.outcome_type IS DISTINCT FROM 'blocked'
+          ORDER BY f.created_at, f.charge_id LIMIT 1
       )
 ),
+attempts AS MATERIALIZED (
+    SELECT f.charge_id, f.created_at, f.account, f.amount, f.currency, f.event_id, f.declined, f.decline_code
+    FROM firsts AS f
+    WHERE f.same_card_again IS NOT TRUE
+),
 counted AS (
-    SELECT a.account, a.subject, a.created_at,
+    SELECT a.account, a.declined, a.created_at,
            count(*) OVER recent AS attempts,
-           count(*) FILTER (WHERE a.subject = 'blocked') OVER recent AS blocked,
-           count(*) FILTER (WHERE a.subject = 'declined') OVER recent AS declined
+           count(*) FILTER (WHERE a.declined) OVER recent AS failures
     FROM attempts AS a
     WINDOW recent AS (PARTITION BY a.account ORDER BY a.created_at RANGE BETWEEN $3::interval PRECEDING AND CURRENT ROW)
 ),
-rated AS (
-    SELECT c.account, c.subject, c.created_at,
-           CASE c.subject WHEN 'blocked' THEN c.blocked ELSE c.declined END AS failures,
-           CASE c.subject WHEN 'blocked' THEN c.attempts ELSE c.attempts - c.blocked END AS attempts
-    FROM counted AS c
-    WHERE c.subject IS NOT NULL AND c.created_at >= $1
-),
 suspects AS MATERIALIZED (
-    SELECT DISTINCT r.account, r.subject, r.created_at, r.failures, r.attempts, r.failures::float8 / r.attempts AS rate
-    FROM rated AS r
-    WHERE r.attempts >= $4 AND r.failures >= $5 AND r.failures >= r.attempts * $6::float8::numeric
+    SELECT DISTINCT c.account, c.created_at, c.failures, c.attempts, c.failures::float8 / c.attempts AS rate
+    FROM counted AS c
+    WHERE c.declined AND c.created_at >= $1
+      AND c.attempts >= $4 AND c.failures >= $5 AND c.failures >= c.attempts * $6::float8::numeric
 ),
 -- The same time of day on each of the days before, a bounded sample of each. It ends before the oldest event that may still be on its way.
 -- Only failures are asked whether they are retries: a retry that succeeded weighs next to nothing here.
 baselines AS MATERIALIZED (
-    SELECT h.account, h.hour,
-           count(*) FILTER (WHERE s.subject = 'blocked') AS blocked,
-           count(*) FILTER (WHERE s.subject = 'declined') AS declined,
-           count(s.charge_id) AS attempts
+    SELECT h.account, h.hour, count(*) FILTER (WHERE s.declined) AS failures, count(s.charge_id) AS attempts
     FROM (SELECT DISTINCT s.account, date_trunc('hour', s.created_at, 'UTC') AS hour FROM suspects AS s) AS h
     CROSS JOIN generate_series(1, $9::int) AS day (number)
     LEFT JOIN LATERAL (
-        SELECT c.charge_id, c.payment_id,
-               CASE WHEN c.outcome_type = 'blocked' THEN 'blocked' WHEN c.status = 'failed' THEN 'declined' END AS subject
+        SELECT c.charge_id, c.payment_id, c.status = 'failed' AS declined
         FROM charges AS c
         WHERE c.created_at >= h.hour - $10::interval - day.number * interval '1 day'
           AND c.created_at < h.hour - $10::interval - (day.number - 1) * interval '1 day'
           AND coalesce(c.account, '') = h.account
+          AND c.outcome_type IS DISTINCT FROM 'blocked'
           AND coalesce(c.payment_method_type, '') <> ALL ($12::text[])
         ORDER BY c.created_at, c.charge_id
         LIMIT $11
-    ) AS s ON s.subject IS NULL OR s.charge_id = (
-        SELECT f.charge_id FROM charges AS f WHERE f.payment_id = s.payment_id ORDER BY f.created_at, f.charge_id LIMIT 1
+    ) AS s ON NOT s.declined OR s.charge_id = (
+        SELECT f.charge_id FROM charges AS f
+        WHERE f.payment_id = s.payment_id AND f.outcome_type IS DISTINCT FROM 'blocked'
+        ORDER BY f.created_at, f.charge_id LIMIT 1
     )
     GROUP BY h.account, h.hour
 ),
 compared AS (
-    SELECT s.account, s.subject, s.created_at, s.failures, s.attempts, s.rate,
-           (CASE s.subject WHEN 'blocked' THEN b.blocked ELSE b.declined END + $13::int * $14::float8)
-           / (CASE s.subject WHEN 'blocked' THEN b.attempts ELSE b.attempts - b.blocked END + $13::int) AS baseline,
-           CASE s.subject WHEN 'blocked' THEN b.attempts ELSE b.attempts - b.blocked END AS baseline_attempts
+    SELECT s.account, s.created_at, s.failures, s.attempts, s.rate,
+           (b.failures + $13::int * $14::float8) / (b.attempts + $13::int) AS baseline, b.attempts AS baseline_attempts
     FROM suspects AS s
     JOIN baselines AS b ON b.account = s.account AND b.hour = date_trunc('hour', s.created_at, 'UTC')
 ),
 marks AS (
-    SELECT c.account, c.subject, c.created_at, c.failures, c.attempts, c.rate, c.baseline, c.baseline_attempts, g.strength,
-           lag(c.created_at) OVER (PARTITION BY c.account, c.subject ORDER BY c.created_at) + $3::interval < c.created_at AS after_quiet
+    SELECT c.account, c.created_at, c.failures, c.attempts, c.rate, c.baseline, c.baseline_attempts, g.strength,
+           lag(c.created_at) OVER (PARTITION BY c.account ORDER BY c.created_at) + $3::interval < c.created_at AS after_quiet
     FROM compared AS c
     CROSS JOIN LATERAL (
         -- Signed root of the likelihood ratio: a z that also holds for small counts, where the binomial is far from normal.
@@ -83,31 +83,31 @@ marks AS (
     WHERE c.rate >= c.baseline * $7::float8 AND g.strength >= $8::float8
 ),
 numbered AS (
-    SELECT m.account, m.subject, m.created_at, m.failures, m.attempts, m.rate, m.baseline, m.baseline_attempts, m.strength,
-           count(*) FILTER (WHERE m.after_quiet) OVER (PARTITION BY m.account, m.subject ORDER BY m.created_at) AS number
+    SELECT m.account, m.created_at, m.failures, m.attempts, m.rate, m.baseline, m.baseline_attempts, m.strength,
+           count(*) FILTER (WHERE m.after_quiet) OVER (PARTITION BY m.account ORDER BY m.created_at) AS number
     FROM marks AS m
 ),
 islands AS (
-    SELECT n.account, n.subject, n.number, min(n.created_at) AS opened_at, max(n.created_at) AS last_seen_at
+    SELECT n.account, n.number, min(n.created_at) AS opened_at, max(n.created_at) AS last_seen_at
     FROM numbered AS n
-    GROUP BY n.account, n.subject, n.number
+    GROUP BY n.account, n.number
 )
-SELECT i.account, i.subject, i.opened_at, i.last_seen_at, p.created_at AS peak_at, p.failures AS peak_failures,
+SELECT i.account, i.opened_at, i.last_seen_at, p.created_at AS peak_at, p.failures AS peak_failures,
        p.attempts AS peak_attempts, p.rate AS peak_rate, p.strength, p.baseline, p.baseline_attempts, e.failures, e.event_ids,
        e.charge_ids, (SELECT jsonb_object_agg(m.currency, m.amount) FROM (
            SELECT a.currency, sum(a.amount) AS amount FROM attempts AS a
-           WHERE a.account = i.account AND a.subject = i.subject AND a.created_at BETWEEN i.opened_at - $3::interval AND i.last_seen_at
+           WHERE a.account = i.account AND a.declined AND a.created_at BETWEEN i.opened_at - $3::interval AND i.last_seen_at
            GROUP BY a.currency
        ) AS m) AS amounts, (SELECT jsonb_object_agg(d.decline_code, d.failures) FROM (
            SELECT a.decline_code, count(*) AS failures FROM attempts AS a
-           WHERE a.account = i.account AND a.subject = i.subject AND a.created_at BETWEEN i.opened_at - $3::interval AND i.last_seen_at
+           WHERE a.account = i.account AND a.declined AND a.created_at BETWEEN i.opened_at - $3::interval AND i.last_seen_at
            GROUP BY a.decline_code
        ) AS d) AS decline_codes
 FROM islands AS i
 CROSS JOIN LATERAL (
     SELECT n.created_at, n.failures, n.attempts, n.rate, n.baseline, n.baseline_attempts, n.strength
     FROM numbered AS n
-    WHERE n.account = i.account AND n.subject = i.subject AND n.number = i.number
+    WHERE n.account = i.account AND n.number = i.number
     ORDER BY n.strength DESC, n.created_at
     LIMIT 1
 ) AS p
@@ -116,6 +116,6 @@ CROSS JOIN LATERAL (
            (array_agg(a.event_id ORDER BY a.created_at, a.charge_id))[:$15::int] AS event_ids,
            (array_agg(a.charge_id ORDER BY a.created_at, a.charge_id))[:$15::int] AS charge_ids
     FROM attempts AS a
-    WHERE a.account = i.account AND a.subject = i.subject AND a.created_at BETWEEN i.opened_at - $3::interval AND i.last_seen_at
+    WHERE a.account = i.account AND a.declined AND a.created_at BETWEEN i.opened_at - $3::interval AND i.last_seen_at
 ) AS e
-ORDER BY i.opened_at, i.account, i.subject
+ORDER BY i.opened_at, i.account

@@ -1,0 +1,145 @@
+-- candidates --
+-- Final versions begin with 2 or more (see billing.versions), which spares reading the facts of all others. No tenant can ask for fewer ends.
+SELECT FROM states AS s
+WHERE s.kind = 'subscription' AND s.created_at BETWEEN look.since - look.quiet AND look.until
+  AND s.version >= '2' AND s.facts ->> 'status' = 'canceled'
+HAVING count(*) >= 3
+
+-- incidents --
+-- $1 since, $2 until, $3 window, $4 step of the grid, $5 minimum ended, $6 minimum share, $7 baseline factor, $8 minimum strength,
+-- $9 windows of the baseline, $10 lateness, $11 ends expected at least, $12 evidence limit.
+WITH canceled AS MATERIALIZED (
+    SELECT coalesce(s.account, '') AS account,
+           $1::timestamptz + ceil(extract(epoch FROM s.created_at - $1::timestamptz) / extract(epoch FROM $4::interval)) * $4::interval AS instant
+    FROM states AS s
+    WHERE s.kind = 'subscription' AND s.created_at > $1::timestamptz - $3::interval AND s.created_at <= $2::timestamptz
+      AND s.version >= '2' AND s.facts ->> 'status' = 'canceled'
+),
+-- Only where enough ended at all are the weeks before read.
+bounds AS MATERIALIZED (
+    SELECT date_trunc('day', $1::timestamptz, 'UTC') - ($9::int + 1) * $3::interval - $10::interval AS since
+    FROM canceled AS c
+    GROUP BY c.account
+    HAVING count(*) >= $5::int
+    LIMIT 1
+),
+ends AS MATERIALIZED (
+    SELECT s.object_id, coalesce(s.account, '') AS account, s.created_at, s.event_id, sub.currency, coalesce(sub.mrr, 0) AS mrr,
+           coalesce(before.status IN ('past_due', 'unpaid'), false) AS involuntary
+    FROM states AS s
+    CROSS JOIN LATERAL jsonb_populate_record(NULL::subscriptions, s.facts) AS sub
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS states, coalesce(bool_or(p.facts ->> 'status' = 'canceled'), false) AS over,
+               coalesce(bool_or(p.facts ->> 'status' IN ('active', 'past_due', 'unpaid') AND (p.facts ->> 'mrr')::bigint > 0), false) AS paid,
+               (array_agg(p.facts ->> 'status' ORDER BY p.version DESC))[1] AS status
+        FROM states AS p
+        WHERE p.object_id = s.object_id AND p.version < s.version
+    ) AS before
+    WHERE s.kind = 'subscription' AND s.created_at > (SELECT b.since FROM bounds AS b) AND s.created_at <= $2::timestamptz
+      AND s.version >= '2' AND s.facts ->> 'status' = 'canceled'
+      AND NOT before.over
+      -- One that was never heard of before its end had been paying unless its trial lasted until then.
+      AND (before.paid OR before.states = 0 AND sub.mrr > 0 AND (sub.trial_end_at >= coalesce(sub.ended_at, s.created_at)) IS NOT TRUE)
+),
+steps AS (
+    SELECT e.account,
+           $1::timestamptz + ceil(extract(epoch FROM e.created_at - $1::timestamptz) / extract(epoch FROM $4::interval)) * $4::interval AS instant,
+           count(*) AS ended
+    FROM ends AS e
+    WHERE e.created_at > $1::timestamptz - $3::interval
+    GROUP BY 1, 2
+),
+counted AS (
+    SELECT a.account, grid.instant,
+           sum(coalesce(s.ended, 0)) OVER (
+               PARTITION BY a.account ORDER BY grid.instant RANGE BETWEEN $3::interval - $4::interval PRECEDING AND CURRENT ROW
+           )::bigint AS ended
+    FROM (SELECT DISTINCT s.account FROM steps AS s) AS a
+    CROSS JOIN generate_series($1::timestamptz - $3::interval, $2::timestamptz, $4::interval) AS grid (instant)
+    LEFT JOIN steps AS s ON s.account = a.account AND s.instant = grid.instant
+),
+suspects AS MATERIALIZED (
+    SELECT c.account, c.instant, date_trunc('day', c.instant, 'UTC') - $3::interval - $10::interval AS baseline_until, c.ended
+    FROM counted AS c
+    WHERE c.instant >= $1 AND c.ended >= $5::int
+),
+baselines AS MATERIALIZED (
+    SELECT d.account, d.baseline_until, past.busiest, past.median, known.subscriptions
+    FROM (SELECT s.account, s.baseline_until, max(s.ended) AS ended FROM suspects AS s GROUP BY s.account, s.baseline_until) AS d
+    CROSS JOIN LATERAL (
+        SELECT max(w.ended) AS busiest, percentile_cont(0.5) WITHIN GROUP (ORDER BY w.ended) AS median
+        FROM (
+            SELECT count(e.object_id) AS ended
+            FROM generate_series(1, $9::int) AS number (number)
+            LEFT JOIN ends AS e
+              ON e.account = d.account
+             AND e.created_at > d.baseline_until - number.number * $3::interval
+             AND e.created_at <= d.baseline_until - (number.number - 1) * $3::interval
+            GROUP BY number.number
+        ) AS w
+    ) AS past
+    CROSS JOIN LATERAL (
+        -- No more are read than decide whether the share is large enough, and what is critical.
+        SELECT count(*) AS subscriptions
+        FROM (
+            SELECT DISTINCT s.object_id
+            FROM states AS s
+            WHERE s.kind = 'subscription' AND s.created_at > d.baseline_until - $9::int * $3::interval AND s.created_at <= d.baseline_until
+              AND s.version < '2' AND coalesce(s.account, '') = d.account
+            LIMIT ceil(d.ended / $6::float8)::bigint + 1
+        ) AS k
+    ) AS known
+    -- An account whose history does not reach back so far is still being learned.
+    WHERE EXISTS (
+        SELECT FROM states AS s
+        WHERE s.kind = 'subscription' AND s.created_at <= d.baseline_until - $9::int * $3::interval AND coalesce(s.account, '') = d.account
+    )
+),
+marks AS (
+    SELECT s.account, s.instant, s.ended, b.busiest, b.median, b.subscriptions, g.strength,
+           lag(s.instant) OVER (PARTITION BY s.account ORDER BY s.instant) + $3::interval < s.instant AS after_quiet
+    FROM suspects AS s
+    JOIN baselines AS b ON b.account = s.account AND b.baseline_until = s.baseline_until
+    CROSS JOIN LATERAL (
+        SELECT sqrt(greatest(0, 2 * (s.ended * ln(s.ended / u.usual) - (s.ended - u.usual)))) AS strength
+        FROM (SELECT greatest(b.busiest, $11::float8) AS usual) AS u
+        WHERE s.ended > u.usual
+    ) AS g
+    WHERE s.ended >= b.busiest * $7::float8 AND s.ended >= b.subscriptions * $6::float8 AND b.subscriptions > 0 AND g.strength >= $8::float8
+),
+numbered AS MATERIALIZED (
+    SELECT m.account, m.instant, m.ended, m.busiest, m.median, m.subscriptions, m.strength,
+           count(*) FILTER (WHERE m.after_quiet) OVER (PARTITION BY m.account ORDER BY m.instant) AS number
+    FROM marks AS m
+),
+islands AS (
+    SELECT n.account, n.number, min(n.instant) AS opened_at, max(n.instant) AS last_seen_at
+    FROM numbered AS n
+    GROUP BY n.account, n.number
+)
+SELECT i.account, i.opened_at, i.last_seen_at, p.instant AS peak_at, p.ended AS peak_ended, p.busiest, p.median, p.subscriptions AS known,
+       p.strength, l.ended, l.involuntary, l.event_ids, l.subscription_ids, (
+           SELECT jsonb_object_agg(m.currency, m.mrr) FROM (
+               SELECT e.currency, sum(e.mrr) AS mrr
+               FROM ends AS e
+               WHERE e.account = i.account AND e.created_at > i.opened_at - $3::interval AND e.created_at <= i.last_seen_at
+                 AND e.currency IS NOT NULL
+               GROUP BY e.currency
+           ) AS m
+       ) AS amounts
+FROM islands AS i
+CROSS JOIN LATERAL (
+    SELECT n.instant, n.ended, n.busiest, n.median, n.subscriptions, n.strength
+    FROM numbered AS n
+    WHERE n.account = i.account AND n.number = i.number
+    ORDER BY n.ended DESC, n.instant
+    LIMIT 1
+) AS p
+CROSS JOIN LATERAL (
+    SELECT count(*) AS ended, count(*) FILTER (WHERE e.involuntary) AS involuntary,
+           (array_agg(e.event_id ORDER BY e.created_at, e.object_id))[:$12::int] AS event_ids,
+           (array_agg(e.object_id ORDER BY e.created_at, e.object_id))[:$12::int] AS subscription_ids
+    FROM ends AS e
+    WHERE e.account = i.account AND e.created_at > i.opened_at - $3::interval AND e.created_at <= i.last_seen_at
+) AS l
+ORDER BY i.opened_at, i.account

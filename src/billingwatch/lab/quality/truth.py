@@ -1,0 +1,159 @@
+"""Labels and alarms, and which of them belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import msgspec
+
+from billingwatch.detection.detector import Detector, Thresholds
+from billingwatch.detection.registry import DETECTORS
+from billingwatch.detection.store import Anomaly
+from billingwatch.simulate.incidents.scenes import Label
+from billingwatch.simulate.stream import Delivery
+
+PLAIN_SLACK = 3600.0  # seconds; a plain rule looks back an hour, or says the same for an hour
+
+Verdict = Literal["true", "collateral", "false", "historical"]
+
+
+class Alarm(msgspec.Struct, frozen=True, kw_only=True):
+    """What somebody was told; times in Unix seconds."""
+
+    detector: str
+    subject: str
+    severity: str
+    summary: str
+    opened_at: float
+    last_seen_at: float
+    detected_at: float
+    ids: frozenset[str]
+    """What it names: objects and events."""
+    retracted: bool = False
+    """Taken back later, when more was known. Whoever was told was told."""
+    historical: bool = False
+    """Found too late to tell anybody."""
+
+
+class Truth(msgspec.Struct, frozen=True, kw_only=True):
+    """What really happened; times in Unix seconds."""
+
+    detector: str
+    variant: str
+    strength: float
+    description: str
+    started_at: float
+    ended_at: float
+    arrived_at: float
+    """When the service could first have known."""
+    ids: frozenset[str]
+    also: frozenset[str] = frozenset()
+    """Other detectors that are right to report it, too."""
+    natural: bool = False
+    """It was not put into the stream: chance made it."""
+
+
+class Matches(msgspec.Struct, frozen=True, kw_only=True):
+    """A verdict on each alarm, and for each truth the alarms about it."""
+
+    verdicts: list[Verdict]
+    found_by: list[list[Alarm]]
+
+
+Slack = Callable[[str], float]
+"""By how many seconds an alarm of a detector may miss an incident and still be about it."""
+
+
+def match(alarms: Sequence[Alarm], truths: Sequence[Truth], slack: Slack) -> Matches:
+    """Bring alarms and truths together.
+
+    An alarm is about an incident of its own detector that it names an object or event of, or that it overlaps in time, give or take the
+    slack. One incident may cause several alarms, and one alarm may cover several incidents. An alarm about another detector's incident
+    (it names what that is about, or is said to come with it) is collateral: no false alarm, and nothing found.
+    """
+    verdicts: list[Verdict] = []
+    found_by: list[list[Alarm]] = [[] for _ in truths]
+    for alarm in alarms:
+        about = [place for place, truth in enumerate(truths) if truth.detector == alarm.detector and _about(alarm, truth, slack)]
+        if alarm.historical:
+            verdicts.append("historical")
+            continue
+        for place in about:
+            found_by[place].append(alarm)
+        if about:
+            verdicts.append("true")
+        else:
+            verdicts.append("collateral" if any(_comes_with(alarm, truth, slack) for truth in truths) else "false")
+    return Matches(verdicts=verdicts, found_by=found_by)
+
+
+def _about(alarm: Alarm, truth: Truth, slack: Slack) -> bool:
+    if alarm.ids & truth.ids:
+        return True
+    near = slack(alarm.detector)
+    return alarm.opened_at - near <= truth.ended_at and truth.started_at <= alarm.last_seen_at + near
+
+
+def _comes_with(alarm: Alarm, truth: Truth, slack: Slack) -> bool:
+    return bool(alarm.ids & truth.ids) or (alarm.detector in truth.also and _about(alarm, truth, slack))
+
+
+def slack_of(name: str) -> float:
+    """The time within which a detector of ours takes two anomalous rows for one incident, its grid included."""
+    detector: Detector[Thresholds] = DETECTORS[name]
+    quiet = detector.quiet(detector.thresholds()).total_seconds()
+    return quiet + (detector.every.total_seconds() if detector.every else 0.0)
+
+
+def plain_slack_of(_: str) -> float:
+    return PLAIN_SLACK
+
+
+def truth_of(label: Label, first_arrivals: Mapping[str, int]) -> Truth:
+    """A label, with the arrival of the first of its events."""
+    arrivals = [first_arrivals[event_id] for event_id in label.event_ids if event_id in first_arrivals]
+    return Truth(
+        detector=label.incident,
+        variant=label.variant,
+        strength=label.strength,
+        description=label.description,
+        started_at=label.started_at,
+        ended_at=label.ended_at,
+        arrived_at=min(arrivals, default=label.started_at),
+        ids=frozenset([*label.object_ids, *label.event_ids]),
+        also=frozenset(getattr(label, "also", ())),
+        natural=getattr(label, "natural", False),
+    )
+
+
+def first_arrivals_of(deliveries: Sequence[Delivery]) -> dict[str, int]:
+    """When each event arrived for the first time."""
+    arrivals: dict[str, int] = {}
+    for delivery in deliveries:
+        arrivals.setdefault(delivery.event["id"], delivery.at)
+    return arrivals
+
+
+def alarm_of(anomaly: Anomaly) -> Alarm:
+    """A stored anomaly as what somebody was told."""
+    return Alarm(
+        detector=anomaly.detector,
+        subject=anomaly.subject,
+        severity=anomaly.severity,
+        summary=anomaly.summary,
+        opened_at=anomaly.opened_at.timestamp(),
+        last_seen_at=anomaly.last_seen_at.timestamp(),
+        detected_at=anomaly.detected_at.timestamp(),
+        ids=frozenset([*anomaly.subject.split(), *_strings(anomaly.evidence["objects"]), *anomaly.evidence["event_ids"]]),
+        retracted=anomaly.retracted,
+        historical=anomaly.historical,
+    )
+
+
+def _strings(value: object) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Mapping):
+        return [text for item in value.values() for text in _strings(item)]
+    return [text for item in value for text in _strings(item)] if isinstance(value, list) else []

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from billingwatch.lab.quality.truth import Alarm, Truth, first_arrivals_of, match, slack_of, truth_of
+from billingwatch.simulate.incidents.scenes import Label
+from billingwatch.simulate.stream import Delivery
+
+HOUR = 3600
+
+
+def alarm(
+    detector: str = "duplicate_charge", at: float = 1000, *, until: float | None = None, ids: tuple[str, ...] = (), **facts: bool
+) -> Alarm:
+    return Alarm(
+        detector=detector,
+        subject="cus_1",
+        severity="warning",
+        summary="",
+        opened_at=at,
+        last_seen_at=until or at,
+        detected_at=at + 5,
+        ids=frozenset(ids),
+        **facts,
+    )
+
+
+def truth(
+    detector: str = "duplicate_charge",
+    at: float = 1000,
+    *,
+    until: float | None = None,
+    ids: tuple[str, ...] = (),
+    also: tuple[str, ...] = (),
+) -> Truth:
+    return Truth(
+        detector=detector,
+        variant=detector,
+        strength=0.5,
+        description="",
+        started_at=at,
+        ended_at=until or at,
+        arrived_at=at,
+        ids=frozenset(ids),
+        also=frozenset(also),
+    )
+
+
+def no_slack(_: str) -> float:
+    return 0
+
+
+def a_minute(_: str) -> float:
+    return 60
+
+
+def test_an_alarm_is_about_the_incident_that_it_overlaps():
+    inside, before, after = alarm(at=1500), alarm(at=900, until=999), alarm(at=2001)
+
+    matches = match([inside, before, after], [truth(at=1000, until=2000)], no_slack)
+
+    assert matches.verdicts == ["true", "false", "false"]
+    assert matches.found_by == [[inside]]
+
+
+def test_an_alarm_may_miss_the_incident_by_the_detectors_window():
+    early, late = alarm(at=940), alarm(at=2061)
+
+    matches = match([early, late], [truth(at=1000, until=2000)], a_minute)
+
+    assert matches.verdicts == ["true", "false"]
+
+
+def test_an_alarm_that_names_what_an_incident_is_about_finds_it_however_late_it_is():
+    late = alarm(at=900_000, ids=("ch_1", "ch_9"))
+
+    matches = match([late], [truth(ids=("ch_1",))], no_slack)
+
+    assert matches.verdicts == ["true"]
+    assert matches.found_by == [[late]]
+
+
+def test_an_alarm_of_another_detector_finds_nothing():
+    matches = match([alarm("fraud_spike")], [truth("duplicate_charge")], a_minute)
+
+    assert matches.verdicts == ["false"]
+    assert matches.found_by == [[]]
+
+
+def test_an_alarm_that_names_another_detectors_incident_is_collateral():
+    matches = match([alarm("fraud_spike", at=900_000, ids=("ch_1",))], [truth("duplicate_charge", ids=("ch_1",))], no_slack)
+
+    assert matches.verdicts == ["collateral"]
+    assert matches.found_by == [[]]
+
+
+def test_an_alarm_that_is_said_to_come_with_an_incident_is_collateral_while_that_lasts():
+    during, later = alarm("fraud_spike", at=1500), alarm("fraud_spike", at=2061)
+
+    matches = match([during, later], [truth("duplicate_charge", at=1000, until=2000, also=("fraud_spike",))], a_minute)
+
+    assert matches.verdicts == ["collateral", "false"]
+    assert matches.found_by == [[]]
+
+
+def test_one_alarm_may_cover_two_incidents_and_one_incident_have_two_alarms():
+    long, short = alarm(at=1000, until=5000), alarm(at=1100)
+
+    matches = match([long, short], [truth(at=1100), truth(at=4000)], no_slack)
+
+    assert matches.verdicts == ["true", "true"]
+    assert matches.found_by == [[long, short], [long]]
+
+
+def test_what_was_found_too_late_to_tell_anybody_finds_nothing():
+    matches = match([alarm(historical=True)], [truth()], no_slack)
+
+    assert matches.verdicts == ["historical"]
+    assert matches.found_by == [[]]
+
+
+def test_the_slack_is_the_detectors_own_window():
+    assert slack_of("charge_failure_spike") == HOUR
+    assert slack_of("negative_invoice") == 0
+
+
+def test_an_incident_can_be_known_from_the_first_arrival_of_any_of_its_events():
+    deliveries = [Delivery(at=at, event={"id": event_id}) for at, event_id in ((5, "evt_0"), (90, "evt_2"), (95, "evt_1"), (99, "evt_2"))]
+    label = Label(
+        incident="duplicate_charge",
+        variant="duplicate_order",
+        strength=0.25,
+        description="twice",
+        started_at=10,
+        ended_at=20,
+        object_ids=["ch_1"],
+        event_ids=["evt_1", "evt_2", "evt_never_delivered"],
+    )
+
+    found = truth_of(label, first_arrivals_of(deliveries))
+
+    assert found.arrived_at == 90
+    assert found.ids == {"ch_1", "evt_1", "evt_2", "evt_never_delivered"}
+    assert (found.detector, found.variant, found.strength) == ("duplicate_charge", "duplicate_order", 0.25)
