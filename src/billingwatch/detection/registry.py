@@ -10,6 +10,7 @@ from billingwatch.detection.detector import Detector
 from billingwatch.detection.detectors import (
     card_testing,
     charge_failure_spike,
+    currency_mismatch,
     duplicate_charge,
     fraud_spike,
     large_refund,
@@ -20,6 +21,7 @@ from billingwatch.detection.detectors import (
 MODULES = (
     card_testing,
     charge_failure_spike,
+    currency_mismatch,
     duplicate_charge,
     fraud_spike,
     large_refund,
