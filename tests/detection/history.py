@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from billingwatch.billing.rows import Charge, Dispute, Invoice, Refund, Row, Subscription
+from billingwatch.billing.rows import Charge, Customer, Dispute, Invoice, Refund, Row, Subscription
 from billingwatch.billing.store import project
 from billingwatch.detection.detector import Thresholds
 from billingwatch.detection.engine import DetectionOutcome, detect, judge_time, settle
@@ -198,6 +198,20 @@ def item(unit_amount: int, **fields: Any) -> dict[str, Any]:
         "period_end": None,
         **fields,
     }
+
+
+def customer(
+    key: str, minutes: float = 0, *, snapshot: int = 1, updated: float | None = None, account: str | None = None, **fields: Any
+) -> Customer:
+    defaults: dict[str, Any] = {
+        "email": None,
+        "name": None,
+        "currency": None,
+        "delinquent": False,
+        "default_payment_method_id": None,
+        "deleted": False,
+    }
+    return Customer(customer_id=f"cus_{key}", **{**defaults, **fields}, **_stamp(f"cus_{key}", minutes, snapshot, updated, account))
 
 
 class History:
