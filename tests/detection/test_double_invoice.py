@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -23,7 +24,12 @@ async def test_two_renewals_for_one_period_are_an_anomaly(history: History):
     await history.see(renewal("a", 0, total=2900), renewal("b", 0.04, lines=[line(0, 31 * DAY)], total=2900))
 
     (anomaly,) = await history.anomalies(DOUBLE)
-    assert (anomaly.subject, anomaly.severity, anomaly.status, anomaly.opened_at) == ("sub_1 2026-03-02", "critical", "open", at(0.04 * DAY))
+    assert (anomaly.subject, anomaly.severity, anomaly.status, anomaly.opened_at) == (
+        "sub_1 2026-03-02",
+        "critical",
+        "open",
+        at(0.04 * DAY),
+    )
     assert anomaly.amounts == {"usd": 2900}
     assert anomaly.summary == (
         "Subscription sub_1 of cus_1 was invoiced 2 times for the period from 2026-03-02: 29.00 USD too much, both paid"
@@ -62,7 +68,9 @@ async def test_the_same_period_tells_where_lines_do_not(history: History):
     assert [anomaly.subject for anomaly in await history.anomalies(DOUBLE)] == ["sub_1 2026-03-02"]
 
 
-@pytest.mark.parametrize(("interval", "count", "days"), [("month", 1, 20), ("week", 1, 3), ("day", 1, 0.5), ("year", 1, 200), ("month", 3, 60)])
+@pytest.mark.parametrize(
+    ("interval", "count", "days"), [("month", 1, 20), ("week", 1, 3), ("day", 1, 0.5), ("year", 1, 200), ("month", 3, 60)]
+)
 async def test_a_renewal_long_before_the_interval_has_passed_drifts(history: History, interval: str, count: int, days: float):
     length = {"month": 30, "week": 7, "day": 1, "year": 365}[interval] * count
     period: dict[str, Any] = {"lines": None, "period_start_at": None}
@@ -91,13 +99,11 @@ async def test_renewals_an_interval_apart_are_none_also_daily_and_weekly(history
 async def test_an_anchor_on_the_31st_renews_after_28_to_31_days(history: History):
     turns = [datetime(2026, month, day, 12, tzinfo=UTC) for month, day in ((1, 31), (2, 28), (3, 31), (4, 30), (5, 31))]
     days = [(turn - NOON).total_seconds() / 86400 for turn in turns]
-    for key, (start, end) in enumerate(zip(days, days[1:], strict=False)):
+    for key, (start, end) in enumerate(pairwise(days)):
         with_lines = renewal(str(key), start, end - start)
         without = renewal(f"n{key}", start, lines=None, subscription_id="sub_2", period_start_at=None, period_end_at=at(start * DAY))
         sold = item(start * DAY, end * DAY)
-        await history.see(
-            subscription("1", start * DAY, sold, made=0), subscription("2", start * DAY, sold, made=0), with_lines, without
-        )
+        await history.see(subscription("1", start * DAY, sold, made=0), subscription("2", start * DAY, sold, made=0), with_lines, without)
 
     assert await history.anomalies(DOUBLE) == []
 

@@ -131,9 +131,7 @@ async def test_a_change_of_price_told_late_explains_after_all(history: History):
 
 
 @pytest.mark.parametrize(("first", "last"), [((1, 31), (2, 28)), ((2, 28), (3, 31)), ((3, 31), (4, 30)), ((3, 2), (4, 2))])
-async def test_an_anchor_on_the_31st_makes_whole_months_of_28_to_31_days(
-    history: History, first: tuple[int, int], last: tuple[int, int]
-):
+async def test_an_anchor_on_the_31st_makes_whole_months_of_28_to_31_days(history: History, first: tuple[int, int], last: tuple[int, int]):
     start, end = ((datetime(2026, *day, 12, tzinfo=UTC) - NOON) / timedelta(minutes=1) for day in (first, last))
 
     await history.see(subscription("1", start, item(start, end)), billed("a", line(start, end, 2000), minutes=start))
@@ -220,6 +218,9 @@ async def test_currencies_and_accounts_are_told_apart(history: History):
 async def test_a_difference_below_the_threshold_is_none(history: History):
     history.thresholds = {MISMATCH: InvoiceMismatch(min_difference=100)}
 
-    await history.see(billed("a", line(0, MONTH), subtotal=1099, total=1099), billed("b", line(0, MONTH), subtotal=1100, total=1100, subscription_id="sub_2"))
+    await history.see(
+        billed("a", line(0, MONTH), subtotal=1099, total=1099),
+        billed("b", line(0, MONTH), subtotal=1100, total=1100, subscription_id="sub_2"),
+    )
 
     assert [anomaly.subject for anomaly in await history.anomalies()] == ["in_b"]

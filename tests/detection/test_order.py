@@ -14,10 +14,12 @@ from billingwatch.billing.rows import Row
 from billingwatch.detection.detectors.charge_failure_spike import ChargeFailureSpike
 from billingwatch.detection.detectors.duplicate_charge import DuplicateCharge
 from billingwatch.detection.detectors.fraud_spike import FraudSpike
+from billingwatch.detection.detectors.silent_lapse import SilentLapse
 from billingwatch.detection.store import Anomaly
 from billingwatch.postgres.connections import TenantConnection
 
-from .history import DAY, History, blocked, charge, dispute, failed, invoice, refund, warning
+from .history import DAY, LATER, History, at, blocked, charge, dispute, failed, invoice, refund, warning
+from .renewals import item, line, subscription
 
 # Low, so that small histories have many incidents that begin, grow, merge and end.
 LOW = {
@@ -26,8 +28,10 @@ LOW = {
     ),
     "duplicate_charge": DuplicateCharge(window_minutes=20),
     "fraud_spike": FraudSpike(window_days=1, min_cases=2, min_rate=0.02),
+    "silent_lapse": SilentLapse(grace_hours=6),
 }
 LATENESS = 3 * DAY  # minutes that Stripe delivers late
+END = 58 * DAY  # minutes after which time is judged for the last time
 # What is not a function of history: identity and bookkeeping. A row that says nothing new still takes its newest event's id and date.
 BOOKKEEPING = ("anomaly_id", "detected_at", "updated_at", "resolved_at", "historical")
 
@@ -104,7 +108,68 @@ def credits_given(random: Random, name: str, start: float) -> Iterator[Happening
         yield start + 90, invoice(name, start, total=-500, status="void", snapshot=3, updated=start + 90)
 
 
-EPISODES: tuple[Callable[[Random, str, float], Iterator[Happening]], ...] = (failures, failures, purchases, reports, credits_given)
+def renewals(random: Random, name: str, start: float) -> Iterator[Happening]:
+    """A subscription that is renewed, or not; twice, or too early; that changes its price, its anchor, or ends."""
+    account, interval = random.choice((None, None, "acct_2")), random.choice(("day", "day", "week", "month"))
+    length, amount = {"day": 1, "week": 7, "month": 31}[interval] * DAY, random.choice((500, 1000))
+    told: dict[str, Any] = {"made": start, "account": account, "currency": random.choice(("usd", "jpy"))}
+    anchor, begins, reason = start, start, "subscription_create"
+    for number in range(random.randint(1, 6)):
+        sold, state = item(begins, begins + length, amount, interval=interval), {"billing_cycle_anchor_at": at(anchor)}
+        if random.random() < 0.8:
+            later = begins + random.choice((0, 0, 0.5, 300))
+            status = random.choice(("active", "active", "active", "past_due", "trialing"))
+            yield later, subscription(name, later, sold, status=status, **told, **state)
+        for copy in range(random.choice((0, 1, 1, 1, 2, 3))):
+            key, made = f"{name}_{number}_{copy}", begins + copy * random.choice((0, 60, 900))
+            billed: dict[str, Any] = {
+                "subscription_id": f"sub_{name}",
+                "account": account,
+                "currency": told["currency"],
+                "total": random.choice((amount, amount, 700)),
+                "billing_reason": random.choice((reason, reason, reason, "subscription_update")),
+                "period_start_at": at(begins - length),
+                "period_end_at": at(begins),
+                "discount_amount": random.choice((None, 0, 100)),
+                "tax_amount": 0,
+            }
+            lines = [line(begins, begins + length, billed["total"])]
+            billed["lines"] = random.choice((lines, lines, None))
+            final = made + random.choice((60, 60, 60, 2 * DAY))
+            yield made, invoice(key, made, **{**billed, "status": "draft", "finalized_at": None})
+            yield final, invoice(key, made, snapshot=2, updated=final, **{**billed, "status": "open", "finalized_at": at(final)})
+            over = final + random.choice((1, 600, 2 * DAY))
+            ended = random.choice(("open", "paid", "void"))
+            yield (
+                over,
+                invoice(
+                    key,
+                    made,
+                    snapshot=3,
+                    updated=over,
+                    **{**billed, "status": ended, "finalized_at": at(final), "voided_at": at(over) if ended == "void" else None},
+                ),
+            )
+        if random.random() < 0.3:
+            changed, amount = begins + random.choice((-1, 1, 400)), random.choice((500, 1000))
+            yield changed, subscription(name, changed, {**sold, "amount": amount}, **told, **state)
+        begins, reason = begins + random.choice((length, length, length, length / 3)), "subscription_cycle"
+        if random.random() < 0.1:
+            anchor = begins
+    if random.random() < 0.4:
+        ended_at = begins + random.choice((-600, 0, 600, 2 * DAY))
+        yield ended_at, subscription(name, ended_at, sold, status=random.choice(("canceled", "unpaid")), **told)
+
+
+EPISODES: tuple[Callable[[Random, str, float], Iterator[Happening]], ...] = (
+    failures,
+    failures,
+    purchases,
+    reports,
+    credits_given,
+    renewals,
+    renewals,
+)
 
 
 def delivered(random: Random, *, days: int, episodes: int) -> list[Row]:
@@ -133,12 +198,18 @@ def by_history(anomaly: Anomaly) -> dict[str, Any]:
     return {**{name: value for name, value in said.items() if name not in BOOKKEEPING}, "evidence": evidence}
 
 
-async def anomalies_after(tenant: TenantConnection, visits: list[list[Row]]) -> list[dict[str, Any]]:
+async def anomalies_after(tenant: TenantConnection, visits: list[list[Row]], ticks: Random | None = None) -> list[dict[str, Any]]:
+    """Time is judged at the end, and with `ticks` also between visits, however far the events have come by then."""
     history = History(tenant)
     history.thresholds = LOW
     await tenant.execute("SAVEPOINT untouched")
+    judged = 0.0
     for rows in visits:
         await history.see(*rows)
+        if ticks is not None and ticks.random() < 0.5:
+            judged = min(judged + ticks.uniform(0, 4) * DAY, END)
+            await history.tick(at(judged), as_of=LATER)
+    await history.tick(at(END), as_of=LATER)
     found = [by_history(anomaly) for anomaly in await history.anomalies()]
     await tenant.execute("ROLLBACK TO SAVEPOINT untouched")
     return sorted(found, key=lambda said: (said["detector"], said["fingerprint"]))
@@ -154,6 +225,6 @@ async def test_any_order_and_split_that_stripe_may_deliver_gives_the_same_anomal
     again = random.sample(rows, len(rows) // 4)
 
     in_one_go = await anomalies_after(tenant_connection, [rows])
-    in_visits = await anomalies_after(tenant_connection, [*in_visits_of(random, rows, most=most), again])
+    in_visits = await anomalies_after(tenant_connection, [*in_visits_of(random, rows, most=most), again], random)
 
     assert in_visits == in_one_go

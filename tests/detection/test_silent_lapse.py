@@ -154,9 +154,7 @@ async def test_trials_pauses_and_endings_are_no_lapse(history: History, fields: 
     assert await lapses(history) == []
 
 
-@pytest.mark.parametrize(
-    "sold", [{"amount": 0}, {"amount": None, "usage_type": "metered"}, {"quantity": 0, "amount": 0}]
-)
+@pytest.mark.parametrize("sold", [{"amount": 0}, {"amount": None, "usage_type": "metered"}, {"quantity": 0, "amount": 0}])
 async def test_free_plans_and_usage_alone_are_no_lapse(history: History, sold: dict[str, Any]):
     await history.see(subscription("1", 0, {**item(0, MONTH), **sold}), billed("a", 0, total=0))
 
@@ -231,7 +229,9 @@ async def test_the_free_time_before_a_fixed_anchor_is_no_lapse_and_its_end_is(hi
 
 async def test_an_item_of_a_longer_interval_has_its_own_calendar(history: History):
     yearly = item(0, 365 * DAY, 12_000, item_id="si_2", interval="year")
-    await history.see(subscription("1", 0, item(0, MONTH), yearly), billed("a", 0, lines=[line(0, MONTH), line(0, 365 * DAY, item_id="si_2")]))
+    await history.see(
+        subscription("1", 0, item(0, MONTH), yearly), billed("a", 0, lines=[line(0, MONTH), line(0, 365 * DAY, item_id="si_2")])
+    )
     await history.tick(at(40 * DAY))
 
     (anomaly,) = await history.anomalies(LAPSE)

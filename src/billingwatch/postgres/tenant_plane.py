@@ -137,7 +137,11 @@ invoices = Table(
     Column("paid_at", Instant),
     Column("voided_at", Instant),
     Column("payment_ids", ARRAY(Text), nullable=False, doc="Payment intents and charges known to have paid it"),
-    Column("lines", JSONB, doc="[{price_id, amount, quantity, proration, subscription_item_id, period_start, period_end, discounted, listed_all}]"),
+    Column(
+        "lines",
+        JSONB,
+        doc="[{price_id, amount, quantity, proration, subscription_item_id, period_start, period_end, discounted, listed_all}]",
+    ),
     *_snapshot_columns(),
     Column("discount_amount", BigInteger, doc="Minor units taken off by discounts and credit grants"),
     Column("tax_amount", BigInteger, doc="Minor units of tax added to the subtotal; what the prices include is not in it"),

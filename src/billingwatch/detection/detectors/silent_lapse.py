@@ -32,7 +32,9 @@ REMEMBERED = timedelta(days=3 * 366)  # the longest interval that Stripe sells
 class SilentLapse(Thresholds, frozen=True, kw_only=True):
     grace_hours: Annotated[
         int,
-        threshold("An invoice is missing this long after its period began; a draft is stuck after twice as long", unit="hours", ge=6, le=240),
+        threshold(
+            "An invoice is missing this long after its period began; a draft is stuck after twice as long", unit="hours", ge=6, le=240
+        ),
     ] = 48
 
 
