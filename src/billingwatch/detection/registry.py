@@ -13,13 +13,16 @@ from billingwatch.detection.detectors import (
     churn_spike,
     currency_mismatch,
     dispute_opened,
+    double_invoice,
     duplicate_charge,
     fraud_spike,
+    invoice_mismatch,
     large_refund,
     negative_invoice,
     payment_recovery,
     plan_downgrade,
     refund_spike,
+    silent_lapse,
 )
 
 DETECTORS: Mapping[str, Detector[Any]] = MappingProxyType(
@@ -31,13 +34,16 @@ DETECTORS: Mapping[str, Detector[Any]] = MappingProxyType(
             churn_spike,
             currency_mismatch,
             dispute_opened,
+            double_invoice,
             duplicate_charge,
             fraud_spike,
+            invoice_mismatch,
             large_refund,
             negative_invoice,
             payment_recovery,
             plan_downgrade,
             refund_spike,
+            silent_lapse,
         )
     }
 )
