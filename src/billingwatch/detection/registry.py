@@ -7,8 +7,31 @@ from types import MappingProxyType
 from typing import Any
 
 from billingwatch.detection.detector import Detector
-from billingwatch.detection.detectors import charge_failure_spike, duplicate_charge, fraud_spike, negative_invoice
+from billingwatch.detection.detectors import (
+    card_expiry,
+    charge_failure_spike,
+    delivery_storm,
+    duplicate_charge,
+    fraud_spike,
+    negative_invoice,
+    revenue_drop,
+    webhook_lag,
+    webhook_silence,
+)
 
 DETECTORS: Mapping[str, Detector[Any]] = MappingProxyType(
-    {module.DETECTOR.name: module.DETECTOR for module in (charge_failure_spike, duplicate_charge, fraud_spike, negative_invoice)}
+    {
+        module.DETECTOR.name: module.DETECTOR
+        for module in (
+            card_expiry,
+            charge_failure_spike,
+            delivery_storm,
+            duplicate_charge,
+            fraud_spike,
+            negative_invoice,
+            revenue_drop,
+            webhook_lag,
+            webhook_silence,
+        )
+    }
 )
