@@ -228,9 +228,9 @@ def delivery(key: str, minutes: float = 0, *, sent: float = 0, travelled: float 
     return Delivery(event_id=f"evt_{key}", **{**times, **fields})
 
 
-def replayed(key: str, minutes: float = 0, *, ago: float = 0) -> Delivery:
+def replayed(key: str, minutes: float = 0, *, ago: float = 0, **fields: Any) -> Delivery:
     """An event of `ago` minutes before that did not come through the webhook."""
-    return delivery(key, minutes, signed_at=None, occurred_at=at(minutes - ago))
+    return delivery(key, minutes, signed_at=None, occurred_at=at(minutes - ago), **fields)
 
 
 class History:
