@@ -19,7 +19,9 @@ from billingwatch.postgres.statements import load_statements
 sql = load_statements(__file__, "delivery_storm.sql")
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-QUIET = DAY + HOUR  # no shorter than the hours look back
+LOOK_BACK = DAY + HOUR
+CALM = 6 * HOUR  # what is further apart are two storms
+QUIET = LOOK_BACK + CALM  # so long a delivery can change a storm, or join it to the one before
 
 
 class DeliveryStorm(Thresholds, frozen=True, kw_only=True):
@@ -36,7 +38,8 @@ def _quiet(_: DeliveryStorm) -> timedelta:
 def _parameters(thresholds: DeliveryStorm) -> tuple[object, ...]:
     return (
         DAY,
-        QUIET,
+        LOOK_BACK,
+        CALM,
         thresholds.min_deliveries,
         thresholds.min_events,
         thresholds.min_deliveries_of_one,

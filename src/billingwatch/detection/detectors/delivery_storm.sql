@@ -4,8 +4,8 @@ SELECT FROM events AS e
 WHERE e.received_at > look.since - look.quiet AND e.received_at <= look.until AND e.deliveries >= 3
 
 -- incidents --
--- $1 since, $2 until, $3 a day, $4 quiet, which is also how far an hour looks back, $5 minimum deliveries, $6 minimum events,
--- $7 minimum deliveries of one, $8 evidence limit.
+-- $1 since, $2 until, $3 a day, $4 how far an hour looks back, $5 what is further apart are two storms, $6 minimum deliveries,
+-- $7 minimum events, $8 minimum deliveries of one, $9 evidence limit.
 WITH repeated AS MATERIALIZED (
     SELECT e.event_id, e.type, e.account IS NOT NULL AS connected, e.received_at, e.last_received_at, e.deliveries,
            date_trunc('hour', e.received_at - interval '1 microsecond', 'UTC') + interval '1 hour' AS begins_at,
@@ -13,7 +13,7 @@ WITH repeated AS MATERIALIZED (
                + interval '1 hour' AS ends_at
     FROM events AS e
     WHERE e.received_at > $1::timestamptz - $4::interval - $3::interval AND e.received_at <= $2::timestamptz
-      AND e.deliveries >= $5 AND e.disposition <> 'ignored'
+      AND e.deliveries >= $6 AND e.disposition <> 'ignored'
 ),
 counted AS (
     SELECT r.event_id, r.connected, r.received_at, r.begins_at, r.ends_at, r.deliveries,
@@ -24,9 +24,9 @@ marks AS (
     SELECT c.connected, c.received_at, c.event_id, c.begins_at, c.ends_at,
            max(c.ends_at) OVER (
                PARTITION BY c.connected ORDER BY c.received_at, c.event_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-           ) + $4::interval < c.begins_at AS after_quiet
+           ) + $5::interval < c.begins_at AS after_quiet
     FROM counted AS c
-    WHERE c.received_at > $1::timestamptz - $4::interval AND (c.events >= $6 OR c.deliveries >= $7)
+    WHERE c.received_at > $1::timestamptz - $4::interval AND (c.events >= $7 OR c.deliveries >= $8)
 ),
 numbered AS (
     SELECT m.connected, m.received_at, m.begins_at, m.ends_at,
@@ -50,7 +50,7 @@ FROM islands AS i
 CROSS JOIN LATERAL (
     SELECT count(*) AS events, sum(r.deliveries)::bigint AS deliveries, max(r.deliveries) AS most,
            min(r.received_at) AS first_received_at, max(r.last_received_at) AS last_received_at,
-           (array_agg(r.event_id ORDER BY r.deliveries DESC, r.event_id))[:$8::int] AS event_ids
+           (array_agg(r.event_id ORDER BY r.deliveries DESC, r.event_id))[:$9::int] AS event_ids
     FROM repeated AS r
     WHERE r.connected = i.connected AND r.received_at BETWEEN i.first_at - $3::interval AND i.last_at
 ) AS e
