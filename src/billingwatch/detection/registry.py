@@ -8,10 +8,12 @@ from typing import Any
 
 from billingwatch.detection.detector import Detector
 from billingwatch.detection.detectors import (
+    card_expiry,
     card_testing,
     charge_failure_spike,
     churn_spike,
     currency_mismatch,
+    delivery_storm,
     dispute_opened,
     double_invoice,
     duplicate_charge,
@@ -22,17 +24,22 @@ from billingwatch.detection.detectors import (
     payment_recovery,
     plan_downgrade,
     refund_spike,
+    revenue_drop,
     silent_lapse,
+    webhook_lag,
+    webhook_silence,
 )
 
 DETECTORS: Mapping[str, Detector[Any]] = MappingProxyType(
     {
         module.DETECTOR.name: module.DETECTOR
         for module in (
+            card_expiry,
             card_testing,
             charge_failure_spike,
             churn_spike,
             currency_mismatch,
+            delivery_storm,
             dispute_opened,
             double_invoice,
             duplicate_charge,
@@ -43,7 +50,10 @@ DETECTORS: Mapping[str, Detector[Any]] = MappingProxyType(
             payment_recovery,
             plan_downgrade,
             refund_spike,
+            revenue_drop,
             silent_lapse,
+            webhook_lag,
+            webhook_silence,
         )
     }
 )
