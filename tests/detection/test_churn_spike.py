@@ -211,8 +211,8 @@ LOW = {"churn_spike": ChurnSpike(window_days=1, min_ended=3, min_strength=1, min
 def happenings(random: Random) -> Iterator[tuple[float, Subscription]]:
     """Two months in which subscriptions come, fall behind, recover and end, often together."""
     accounts = (None, None, "acct_2")
-    bursts = [random.uniform(-40, 0) * DAY for _ in range(3)]
-    for number in range(random.randint(10, 40)):
+    bursts = [random.uniform(-25, 0) * DAY for _ in range(2)]
+    for number in range(random.randint(20, 40)):
         minutes, snapshot, account = -60 * DAY + number, 1, random.choice(accounts)
         fields: dict[str, Any] = {"account": account, "currency": random.choice(("usd", "jpy")), "mrr": random.choice((0, 1000, 1000))}
         states = [(minutes, random.choice(("active", "active", "trialing")))]

@@ -155,6 +155,21 @@ async def test_a_bank_debit_under_way_has_not_failed(history: History):
     assert (meanwhile, (await seen(history)).opened_at) == ([], at(6 * DAY))
 
 
+async def test_a_bank_debit_that_is_told_of_late_was_under_way_all_the_same(history: History):
+    await history.see(at_noon("a", updated=0.5, attempt_count=1, payment_ids=["pi_a"]))
+    without = await seen(history)
+
+    await history.see(charge("a", 0, status="pending", payment_id="pi_a", payment_method_type="sepa_debit"))
+
+    assert (without.status, await history.anomalies()) == ("open", [])
+
+
+async def test_a_card_charge_that_is_told_of_again_later_had_failed(history: History):
+    await history.see(at_noon("a", payment_ids=["pi_a"]), charge("a", 0, status="failed", payment_id="pi_a", snapshot=2, updated=DAY))
+
+    assert (await seen(history)).opened_at == NOON
+
+
 async def test_a_bank_debit_that_succeeds_was_no_anomaly(history: History):
     debit = {"payment_id": "pi_a", "payment_method_type": "sepa_debit"}
     await history.see(charge("a", 0, status="pending", **debit), at_noon("a", attempt_count=1, payment_ids=["pi_a"]))
