@@ -12,6 +12,7 @@ from billingwatch.billing.rows import Charge, Customer, Dispute, Invoice, Paymen
 from billingwatch.billing.store import project
 from billingwatch.detection.detector import Thresholds
 from billingwatch.detection.engine import DetectionOutcome, detect, judge_time, settle
+from billingwatch.detection.registry import DETECTORS
 from billingwatch.detection.store import Anomaly, AnomalyFilter, list_anomalies
 from billingwatch.detection.tuning import Tuning
 from billingwatch.postgres.connections import TenantConnection
@@ -266,10 +267,13 @@ class History:
         self.tenant = tenant
         self.thresholds: Mapping[str, Thresholds] = {}
         self.judged_until: datetime | None = None
+        self.only: str | None = None
+        """The one detector that is not off."""
 
     @property
     def tuning(self) -> Tuning:
-        return Tuning(thresholds=self.thresholds)
+        off = frozenset() if self.only is None else frozenset(DETECTORS) - {self.only}
+        return Tuning(thresholds=self.thresholds, off=off)
 
     async def see(self, *rows: Row, as_of: datetime = LATER) -> DetectionOutcome:
         """One visit with these rows."""

@@ -13,7 +13,7 @@ from billingwatch.detection.outcome import DetectionOutcome
 from billingwatch.detection.store import acknowledge, mark_false_positive, resolve
 from billingwatch.postgres.connections import TenantConnection
 
-from .history import DAY, LATER, NOON, History, at, charge, dispute, failed, invoice
+from .history import DAY, LATER, NOON, History, at, charge, dispute, failed, invoice, subscription, unpaid
 
 QUICK = {"charge_failure_spike": ChargeFailureSpike(window_minutes=10, min_attempts=5, min_failures=3, min_strength=2)}
 NOTHING = ((), (), ())
@@ -300,10 +300,16 @@ async def test_objects_dated_at_the_end_of_time_do_no_harm(history: History):
     end_of_time = (datetime.max.replace(tzinfo=NOON.tzinfo) - NOON).total_seconds() / 60 - 1
 
     await history.see(
-        charge("a", end_of_time), failed("b", end_of_time), dispute("a", end_of_time), invoice("a", end_of_time - 60, total=-1)
+        charge("a", end_of_time),
+        failed("b", end_of_time),
+        dispute("a", end_of_time, evidence_due_at=at(end_of_time)),
+        invoice("a", end_of_time - 60, total=-1),
+        unpaid("b", end_of_time - 60),
+        *(subscription("a", end_of_time - 60, snapshot=number, updated=end_of_time - 60 + number, mrr=1000 // number) for number in (1, 2)),
     )
 
-    assert [anomaly.detector for anomaly in await history.anomalies()] == ["negative_invoice"]
+    found = {anomaly.detector for anomaly in await history.anomalies()}
+    assert found == {"dispute_opened", "negative_invoice", "payment_recovery", "plan_downgrade"}
 
 
 async def test_what_was_replayed_stays_history_when_something_beside_it_is_judged(history: History):

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+import pytest
+
 from billingwatch.billing.rows import Charge, Dispute
 from billingwatch.detection.detectors.fraud_spike import FraudSpike
 
 from .history import DAY, History, at, charge, dispute, warning
 
 NAME = "fraud_spike"
+
+
+@pytest.fixture(autouse=True)
+def _disputes_alone_are_not_told_of(history: History) -> None:
+    history.only = NAME
 
 
 def sales(count: int, *, minutes: float = -3 * DAY, **fields: object) -> list[Charge]:

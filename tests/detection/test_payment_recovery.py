@@ -64,7 +64,7 @@ async def test_what_has_not_run_out(history: History, fields: dict[str, Any]):
 async def test_an_invoice_that_was_written_off_is_one_whoever_was_to_pay(history: History, collection: str):
     await history.see(at_noon("a", status="uncollectible", collection_method=collection))
 
-    assert (await seen(history)).summary == "Invoice in_a of cus_a over 10.00 USD was written off"
+    assert (await seen(history)).summary == "Invoice in_a of cus_a over 10.00 USD was written off after 4 attempts"
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3))))
@@ -153,6 +153,21 @@ async def test_a_bank_debit_under_way_has_not_failed(history: History):
     await history.see(charge("a", 0, status="failed", snapshot=2, updated=6 * DAY, **debit), failed)
 
     assert (meanwhile, (await seen(history)).opened_at) == ([], at(6 * DAY))
+
+
+async def test_a_bank_debit_that_is_told_of_late_was_under_way_all_the_same(history: History):
+    await history.see(at_noon("a", updated=0.5, attempt_count=1, payment_ids=["pi_a"]))
+    without = await seen(history)
+
+    await history.see(charge("a", 0, status="pending", payment_id="pi_a", payment_method_type="sepa_debit"))
+
+    assert (without.status, await history.anomalies()) == ("open", [])
+
+
+async def test_a_card_charge_that_is_told_of_again_later_had_failed(history: History):
+    await history.see(at_noon("a", payment_ids=["pi_a"]), charge("a", 0, status="failed", payment_id="pi_a", snapshot=2, updated=DAY))
+
+    assert (await seen(history)).opened_at == NOON
 
 
 async def test_a_bank_debit_that_succeeds_was_no_anomaly(history: History):

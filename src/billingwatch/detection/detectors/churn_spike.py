@@ -4,7 +4,7 @@ What counts is a subscription that had been paying and is now canceled, when it 
 paid and a first payment that never came are no churn. One that ended while its payment was overdue ended involuntarily, which the evidence
 tells apart.
 
-Time is judged every hour, on the window before. What is usual is the busiest of the windows before that one, at least four weeks of them,
+Time is judged every hour in which a subscription ended, on the window before. What is usual is the busiest of the windows before that one, at least four weeks of them,
 so that renewals that all fall on the first of a month are expected to bring their cancellations along; they end three days before the
 window begins, when everything Stripe still delivers has arrived. Beyond a multiple of that it must be no accident, and a noticeable
 part of the subscriptions that were heard of in the weeks before.
@@ -32,13 +32,12 @@ from billingwatch.postgres.statements import load_statements
 
 sql = load_statements(__file__, "churn_spike.sql")
 
-EVERY = timedelta(hours=1)
+EVERY = timedelta(hours=1)  # the candidates in the SQL rely on it
 USUAL_MIN = 0.5  # ends in a window that are expected of whoever had none; a month without any promises nothing
 
 
 class ChurnSpike(Thresholds, frozen=True, kw_only=True):
     window_days: Annotated[int, threshold("Ends are counted over this long", unit="days", ge=1, le=14)] = 7
-    # The candidates in the SQL rely on the lowest bound.
     min_ended: Annotated[int, threshold("Ended subscriptions needed", unit="subscriptions", ge=3, le=100_000)] = 5
     min_share: Annotated[float, threshold("Ended subscriptions needed, of those known", unit="fraction", ge=0.0005, le=1)] = 0.02
     baseline_days: Annotated[int, threshold("Days that the usual number is taken from", unit="days", ge=28, le=180)] = 28

@@ -1,9 +1,8 @@
 -- candidates --
--- Final versions begin with 2 or more (see billing.versions), which spares reading the facts of all others. No tenant can ask for fewer ends.
+-- Only hours in which a subscription ended are judged. Versions tell what is final (see billing.versions), which spares reading all facts.
 SELECT FROM states AS s
-WHERE s.kind = 'subscription' AND s.created_at BETWEEN look.since - look.quiet AND look.until
-  AND s.version >= '2' AND s.facts ->> 'status' = 'canceled'
-HAVING count(*) >= 3
+WHERE s.kind = 'subscription' AND s.created_at > look.since - interval '1 hour' AND s.created_at <= look.until
+  AND left(s.version, 1) > '1' AND s.facts ->> 'status' = 'canceled'
 
 -- incidents --
 -- $1 since, $2 until, $3 window, $4 step of the grid, $5 minimum ended, $6 minimum share, $7 baseline factor, $8 minimum strength,
@@ -13,7 +12,7 @@ WITH canceled AS MATERIALIZED (
            $1::timestamptz + ceil(extract(epoch FROM s.created_at - $1::timestamptz) / extract(epoch FROM $4::interval)) * $4::interval AS instant
     FROM states AS s
     WHERE s.kind = 'subscription' AND s.created_at > $1::timestamptz - $3::interval AND s.created_at <= $2::timestamptz
-      AND s.version >= '2' AND s.facts ->> 'status' = 'canceled'
+      AND left(s.version, 1) > '1' AND s.facts ->> 'status' = 'canceled'
 ),
 -- Only where enough ended at all are the weeks before read.
 bounds AS MATERIALIZED (
@@ -36,7 +35,7 @@ ends AS MATERIALIZED (
         WHERE p.object_id = s.object_id AND p.version < s.version
     ) AS before
     WHERE s.kind = 'subscription' AND s.created_at > (SELECT b.since FROM bounds AS b) AND s.created_at <= $2::timestamptz
-      AND s.version >= '2' AND s.facts ->> 'status' = 'canceled'
+      AND left(s.version, 1) > '1' AND s.facts ->> 'status' = 'canceled'
       AND NOT before.over
       -- One that was never heard of before its end had been paying unless its trial lasted until then.
       AND (before.paid OR before.states = 0 AND sub.mrr > 0 AND (sub.trial_end_at >= coalesce(sub.ended_at, s.created_at)) IS NOT TRUE)
@@ -53,7 +52,7 @@ counted AS (
     SELECT a.account, grid.instant,
            sum(coalesce(s.ended, 0)) OVER (
                PARTITION BY a.account ORDER BY grid.instant RANGE BETWEEN $3::interval - $4::interval PRECEDING AND CURRENT ROW
-           )::bigint AS ended
+           )::bigint AS ended, s.ended AS ended_now
     FROM (SELECT DISTINCT s.account FROM steps AS s) AS a
     CROSS JOIN generate_series($1::timestamptz - $3::interval, $2::timestamptz, $4::interval) AS grid (instant)
     LEFT JOIN steps AS s ON s.account = a.account AND s.instant = grid.instant
@@ -61,11 +60,11 @@ counted AS (
 suspects AS MATERIALIZED (
     SELECT c.account, c.instant, date_trunc('day', c.instant, 'UTC') - $3::interval - $10::interval AS baseline_until, c.ended
     FROM counted AS c
-    WHERE c.instant >= $1 AND c.ended >= $5::int
+    WHERE c.instant >= $1 AND c.ended_now > 0 AND c.ended >= $5::int
 ),
 baselines AS MATERIALIZED (
-    SELECT d.account, d.baseline_until, past.busiest, past.median, known.subscriptions
-    FROM (SELECT s.account, s.baseline_until, max(s.ended) AS ended FROM suspects AS s GROUP BY s.account, s.baseline_until) AS d
+    SELECT d.account, d.baseline_until, past.busiest, past.median
+    FROM (SELECT DISTINCT s.account, s.baseline_until FROM suspects AS s) AS d
     CROSS JOIN LATERAL (
         SELECT max(w.ended) AS busiest, percentile_cont(0.5) WITHIN GROUP (ORDER BY w.ended) AS median
         FROM (
@@ -78,34 +77,44 @@ baselines AS MATERIALIZED (
             GROUP BY number.number
         ) AS w
     ) AS past
-    CROSS JOIN LATERAL (
-        -- No more are read than decide whether the share is large enough, and what is critical.
-        SELECT count(*) AS subscriptions
-        FROM (
-            SELECT DISTINCT s.object_id
-            FROM states AS s
-            WHERE s.kind = 'subscription' AND s.created_at > d.baseline_until - $9::int * $3::interval AND s.created_at <= d.baseline_until
-              AND s.version < '2' AND coalesce(s.account, '') = d.account
-            LIMIT ceil(d.ended / $6::float8)::bigint + 1
-        ) AS k
-    ) AS known
     -- An account whose history does not reach back so far is still being learned.
-    WHERE EXISTS (
-        SELECT FROM states AS s
-        WHERE s.kind = 'subscription' AND s.created_at <= d.baseline_until - $9::int * $3::interval AND coalesce(s.account, '') = d.account
+    WHERE d.baseline_until - $9::int * $3::interval >= (
+        SELECT s.created_at FROM states AS s
+        WHERE s.kind = 'subscription' AND coalesce(s.account, '') = d.account
+        ORDER BY s.created_at
+        LIMIT 1
     )
 ),
-marks AS (
-    SELECT s.account, s.instant, s.ended, b.busiest, b.median, b.subscriptions, g.strength,
-           lag(s.instant) OVER (PARTITION BY s.account ORDER BY s.instant) + $3::interval < s.instant AS after_quiet
+compared AS MATERIALIZED (
+    SELECT s.account, s.instant, s.baseline_until, s.ended, b.busiest, b.median, g.strength
     FROM suspects AS s
     JOIN baselines AS b ON b.account = s.account AND b.baseline_until = s.baseline_until
     CROSS JOIN LATERAL (
+        -- Signed root of the likelihood ratio of two Poisson means, which holds for small counts, too.
         SELECT sqrt(greatest(0, 2 * (s.ended * ln(s.ended / u.usual) - (s.ended - u.usual)))) AS strength
         FROM (SELECT greatest(b.busiest, $11::float8) AS usual) AS u
         WHERE s.ended > u.usual
     ) AS g
-    WHERE s.ended >= b.busiest * $7::float8 AND s.ended >= b.subscriptions * $6::float8 AND b.subscriptions > 0 AND g.strength >= $8::float8
+    WHERE s.ended >= b.busiest * $7::float8 AND g.strength >= $8::float8
+),
+-- Those that were heard of in the weeks of the baseline. Whoever is an ordinary tenant is not asked.
+known AS MATERIALIZED (
+    SELECT d.account, d.baseline_until, count(DISTINCT s.object_id) AS subscriptions
+    FROM (SELECT DISTINCT c.account, c.baseline_until FROM compared AS c) AS d
+    CROSS JOIN LATERAL (
+        SELECT s.object_id
+        FROM states AS s
+        WHERE s.kind = 'subscription' AND s.created_at > d.baseline_until - $9::int * $3::interval AND s.created_at <= d.baseline_until
+          AND left(s.version, 1) <= '1' AND coalesce(s.account, '') = d.account
+    ) AS s
+    GROUP BY d.account, d.baseline_until
+),
+marks AS (
+    SELECT c.account, c.instant, c.ended, c.busiest, c.median, k.subscriptions, c.strength,
+           lag(c.instant) OVER (PARTITION BY c.account ORDER BY c.instant) + $3::interval < c.instant AS after_quiet
+    FROM compared AS c
+    JOIN known AS k ON k.account = c.account AND k.baseline_until = c.baseline_until
+    WHERE c.ended >= k.subscriptions * $6::float8
 ),
 numbered AS MATERIALIZED (
     SELECT m.account, m.instant, m.ended, m.busiest, m.median, m.subscriptions, m.strength,

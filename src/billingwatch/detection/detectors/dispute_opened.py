@@ -64,7 +64,7 @@ def _judge(row: Row, thresholds: DisputeOpened) -> Incident:
     usual = row["usual_amount"] if row["usual_charges"] >= USUAL_CHARGES_MIN else None
     known = amount is not None and currency is not None
     large = bool(known and usual and amount >= usual * thresholds.large_factor)
-    urgent = due_at is not None and created_at <= due_at <= created_at + timedelta(days=thresholds.due_days)
+    urgent = due_at is not None and timedelta(0) <= due_at - created_at <= timedelta(days=thresholds.due_days)
     return Incident(
         subject=subject_of(row["dispute_id"], row["account"]),
         opened_at=created_at,

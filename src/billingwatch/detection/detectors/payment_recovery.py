@@ -70,7 +70,7 @@ def _judge(row: Row, thresholds: PaymentRecovery) -> Incident:
     opened_at, amount, currency = row["opened_at"], row["amount_remaining"], row["currency"]
     usual = row["usual_amount"] if row["usual_invoices"] >= USUAL_INVOICES_MIN else None
     large = bool(usual and amount >= usual * thresholds.critical_factor)
-    happened = "was written off" if row["written_off"] else f"ran out of retries after {_times(row['attempt_count'])}"
+    happened = f"{'was written off' if row['written_off'] else 'ran out of retries'} after {_times(row['attempt_count'])}"
     outcome = {"paid": ", paid since", "void": ", voided since", "deleted": ", deleted since"}.get(row["status_now"] or "", "")
     return Incident(
         subject=subject_of(row["invoice_id"], row["account"]),

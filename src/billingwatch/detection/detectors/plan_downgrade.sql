@@ -69,11 +69,31 @@ islands AS MATERIALIZED (
            (array_agg(n.event_id ORDER BY n.version))[:$9::int] AS event_ids, count(*) AS downgrades
     FROM numbered AS n
     GROUP BY n.account, n.object_id, n.currency, n.number
+),
+-- What the subscriptions heard of last are worth, as far as it had all arrived that day.
+known AS MATERIALIZED (
+    SELECT d.until, k.account, k.facts ->> 'currency' AS currency, count(*) AS subscriptions, sum((k.facts ->> 'mrr')::bigint)::bigint AS mrr
+    FROM (SELECT DISTINCT date_trunc('day', i.opened_at, 'UTC') - $7::interval AS until FROM islands AS i) AS d
+    CROSS JOIN LATERAL (
+        SELECT DISTINCT ON (h.object_id) coalesce(h.account, '') AS account, h.facts
+        FROM (
+            SELECT s.object_id, s.version, s.account, s.facts
+            FROM states AS s
+            WHERE s.kind = 'subscription' AND s.created_at < d.until
+            ORDER BY s.created_at DESC, s.object_id, s.version
+            LIMIT $8
+        ) AS h
+        ORDER BY h.object_id, h.version DESC
+    ) AS k
+    WHERE k.facts ->> 'status' IN ('active', 'past_due') AND k.facts ->> 'mrr' IS NOT NULL
+    GROUP BY d.until, k.account, k.facts ->> 'currency'
 )
 SELECT i.account, i.object_id AS subscription_id, i.customer_id, i.currency, i.opened_at, i.last_seen_at, i.mrr_before, i.mrr_after,
        i.quantity_before, i.quantity_after, i.prices_before, i.prices_after, i.event_ids, i.downgrades,
-       known.subscriptions AS known_subscriptions, known.mrr AS known_mrr, back.created_at AS returned_at
+       coalesce(k.subscriptions, 0) AS known_subscriptions, coalesce(k.mrr, 0) AS known_mrr, back.created_at AS returned_at
 FROM islands AS i
+LEFT JOIN known AS k
+  ON k.account = i.account AND k.currency = i.currency AND k.until = date_trunc('day', i.opened_at, 'UTC') - $7::interval
 LEFT JOIN LATERAL (
     SELECT r.created_at
     FROM states AS r
@@ -82,20 +102,4 @@ LEFT JOIN LATERAL (
     ORDER BY r.version
     LIMIT 1
 ) AS back ON true
-CROSS JOIN LATERAL (
-    SELECT count(*) AS subscriptions, coalesce(sum((k.facts ->> 'mrr')::bigint), 0)::bigint AS mrr
-    FROM (
-        SELECT DISTINCT ON (h.object_id) h.account, h.facts
-        FROM (
-            SELECT s.object_id, s.version, s.account, s.facts
-            FROM states AS s
-            WHERE s.kind = 'subscription' AND s.created_at < i.opened_at - $7::interval
-            ORDER BY s.created_at DESC, s.object_id, s.version
-            LIMIT $8
-        ) AS h
-        ORDER BY h.object_id, h.version DESC
-    ) AS k
-    WHERE coalesce(k.account, '') = i.account AND k.facts ->> 'currency' = i.currency
-      AND k.facts ->> 'status' IN ('active', 'past_due') AND k.facts ->> 'mrr' IS NOT NULL
-) AS known
 ORDER BY i.opened_at, i.account, i.object_id
