@@ -20,7 +20,7 @@ INCIDENTS: Mapping[str, Kind] = MappingProxyType(
             lasts=OUTAGE_LASTS,
         ),
         "card_testing": Kind(
-            detector="charge_failure_spike",
+            detector="card_testing",
             description="stolen card numbers are tried out with small amounts; Radar blocks most",
             inject=test_cards,
             lasts=TESTING_LASTS,
