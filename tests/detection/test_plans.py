@@ -51,7 +51,7 @@ EIGHT_WEEKS = (
     INSERT INTO states (object_id, version, kind, created_at, event_id, facts)
     SELECT 'cus_' || n % 20000 || ' usd', to_char($1::timestamptz - (200001 - n) * interval '24.192 s', 'YYYY-MM-DD HH24:MI:SS') || ' ch_' || n,
            'first_charge', $1::timestamptz - (200001 - n) * interval '24.192 s', 'evt_' || n,
-           jsonb_build_object('charge_id', 'ch_' || n, 'currency', 'usd')
+           jsonb_build_object('charge_id', 'ch_' || n, 'customer_id', 'cus_' || n % 20000, 'currency', 'usd')
     FROM generate_series(1, 100000) AS n
     """,
     "ANALYZE charges, invoices, disputes, refunds, states",
