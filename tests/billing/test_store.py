@@ -94,11 +94,12 @@ async def test_changes_name_the_row_and_what_is_new(tenant_connection: TenantCon
     succeeded = event("charge.succeeded", charge(), event_id="evt_1", created=NOW)
     refunded = event("charge.refunded", charge(amount_refunded=500), event_id="evt_2", created=NOW + 60)
 
-    (inserted,) = await deliver(tenant_connection, succeeded)
+    inserted, remembered = await deliver(tenant_connection, succeeded)
     (updated,) = await deliver(tenant_connection, refunded)
 
     assert (inserted.table, inserted.key, inserted.created_at, inserted.inserted) == ("charges", "ch_1", STARTED, True)
     assert {"status", "amount"} <= inserted.columns
+    assert (remembered.table, remembered.key, remembered.inserted) == ("first_charge_states", "cus_1 usd", True)
     assert updated == Change(table="charges", key="ch_1", created_at=STARTED, inserted=False, columns=frozenset({"amount_refunded"}))
 
 
@@ -124,7 +125,7 @@ async def test_one_batch_may_hold_many_snapshots_of_one_object(tenant_connection
 
     changes = await deliver(tenant_connection, *reversed(history), *history)
 
-    assert [(change.table, change.key) for change in changes] == [("charges", "ch_1")]
+    assert [(change.table, change.key) for change in changes] == [("charges", "ch_1"), ("first_charge_states", "cus_1 usd")]
     assert (await only_row(tenant_connection, "charges"))["amount_refunded"] == 400
 
 
@@ -138,6 +139,7 @@ async def test_changes_come_by_table_and_key(tenant_connection: TenantConnection
         ("charges", "ch_2"),
         ("charges", "ch_3"),
         ("refunds", "re_1"),
+        *[("first_charge_states", "cus_1 usd")] * 3,
     ]
 
 

@@ -111,6 +111,14 @@ async def test_one_card_tried_in_many_payments_is_one_customer_failing(history: 
     assert await history.anomalies(NAME) == []
 
 
+async def test_a_card_that_was_tested_once_is_not_the_usual_rate(history: History):
+    tested = [failed(f"t_{i}", -5 * DAY + i / 10, card_fingerprint=f"fp_{i % 6}") for i in range(90)]
+    await history.see(*tested, *burst("a", failures=15, successes=25))
+
+    (anomaly,) = await history.anomalies(NAME)
+    assert anomaly.evidence["numbers"]["baseline_attempts"] == 6
+
+
 async def test_a_card_counts_again_after_a_window_and_on_another_account(history: History):
     history.thresholds = {NAME: ChargeFailureSpike(window_minutes=10, min_attempts=5, min_failures=5)}
 

@@ -208,12 +208,15 @@ def sales(random: Random, name: str, start: float) -> Iterator[Happening]:
 def refunds_given(random: Random, name: str, start: float) -> Iterator[Happening]:
     """Much is given back within hours, in parts or at once, some of it in vain; now and then something was given back before."""
     account = random.choice((None, None, "acct_2"))
+    sold = [
+        charge(f"{name}_{number}", start - 9 * DAY, account=account, currency=random.choice(("usd", "usd", "jpy")))
+        for number in range(random.randint(2, 10))
+    ]
+    yield from ((start - 9 * DAY, paid) for paid in sold)
     for number in range(random.randint(3, 15)):
-        key = f"{name}_{number}"
+        key, paid = f"{name}_{number}", random.choice(sold)
         minutes = start + random.choice((-random.uniform(0, 8) * DAY, 60 * random.uniform(0, 12), 60 * random.randint(0, 12)))
-        paid = charge(f"{name}_{number % 10}", minutes - 60, account=account, currency=random.choice(("usd", "usd", "jpy")))
         fields = {"amount": random.choice((100, 400, 1000, 100_000)), "reason": random.choice((None, None, "expired_uncaptured_charge"))}
-        yield minutes - 60, paid
         yield minutes, refund(key, minutes, of=paid, status=random.choice(("pending", "succeeded")), **fields)
         if random.random() < 0.3:
             decided = minutes + random.uniform(0, 20) * DAY

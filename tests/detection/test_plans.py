@@ -12,20 +12,22 @@ from billingwatch.detection import engine
 from billingwatch.detection.registry import DETECTORS
 from billingwatch.postgres.connections import TenantConnection
 
-from .history import DAY, LATER, NOON, History, at, charge, dispute, failed, subscription, unpaid, warning
+from .history import DAY, LATER, NOON, History, at, charge, dispute, failed, refund, subscription, unpaid, warning
 
 # Eight weeks before NOON: a charge every 24 seconds, one in twenty declined and some of those tried again, an invoice for every second
-# charge, a dispute or a warning about one in four hundred. Thirty thousand subscriptions renew monthly; one in fifty ends, one in fifty has
-# changed its plan. One invoice in twenty was left unpaid, three times each.
+# charge, a dispute or a warning about one in four hundred, a refund of one in forty, and of every customer the first charges. Thirty
+# thousand subscriptions renew monthly; one in fifty ends, one in fifty has changed its plan. One invoice in twenty was left unpaid, three
+# times each.
 EIGHT_WEEKS = (
     """
     INSERT INTO charges (
-        charge_id, payment_id, from_invoice, payer, amount, amount_captured, amount_refunded, currency, status, captured, disputed,
-        decline_code, outcome_type, payment_method_type, created_at, updated_at, event_id, version
+        charge_id, payment_id, from_invoice, customer_id, payer, amount, amount_captured, amount_refunded, currency, status, captured, disputed,
+        decline_code, outcome_type, payment_method_type, card_fingerprint, created_at, updated_at, event_id, version
     )
-    SELECT 'ch_' || n, 'pi_' || CASE WHEN n % 40 = 13 THEN n - 6 ELSE n END, false, 'cus_' || n % 20000, 500 + n * 7919 % 10000, 0, 0, 'usd',
+    SELECT 'ch_' || n, 'pi_' || CASE WHEN n % 40 = 13 THEN n - 6 ELSE n END, false, 'cus_' || n % 20000,
+           'cus_' || n % 20000, 500 + n * 7919 % 10000, 0, 0, 'usd',
            CASE WHEN n % 20 = 7 THEN 'failed' ELSE 'succeeded' END, n % 20 <> 7, false,
-           CASE WHEN n % 20 = 7 THEN 'insufficient_funds' END, 'authorized', 'card',
+           CASE WHEN n % 20 = 7 THEN 'insufficient_funds' END, 'authorized', 'card', 'fp_' || n % 20000,
            $1::timestamptz - (200001 - n) * interval '24.192 s', $1, 'evt_' || n, '1'
     FROM generate_series(1, 200000) AS n
     """,
@@ -43,8 +45,16 @@ EIGHT_WEEKS = (
     """,
     """
     INSERT INTO refunds (refund_id, charge_id, amount, currency, status, created_at, updated_at, event_id, version)
-    SELECT 're_' || n, 'ch_' || n * 40, 500, 'usd', 'succeeded', $1::timestamptz - (5001 - n) * interval '16 min', $1, 'evt_re_' || n, '1'
+    SELECT 're_' || n, 'ch_' || n * 40, 500 + n * 7919 % 10000, 'usd', 'succeeded', $1::timestamptz - (5001 - n) * interval '967.68 s', $1,
+           'evt_re_' || n, '1'
     FROM generate_series(1, 5000) AS n
+    """,
+    """
+    INSERT INTO states (object_id, version, kind, created_at, event_id, facts)
+    SELECT 'cus_' || n % 20000 || ' usd', to_char($1::timestamptz - (200001 - n) * interval '24.192 s', 'YYYY-MM-DD HH24:MI:SS') || ' ch_' || n,
+           'first_charge', $1::timestamptz - (200001 - n) * interval '24.192 s', 'evt_' || n,
+           jsonb_build_object('charge_id', 'ch_' || n, 'customer_id', 'cus_' || n % 20000, 'currency', 'usd')
+    FROM generate_series(1, 100000) AS n
     """,
     """
     INSERT INTO states (object_id, version, kind, account, created_at, event_id, facts)

@@ -77,7 +77,7 @@ def _first_charge(charge: Charge, customer_id: str) -> State:
         account=charge.account,
         created_at=charge.created_at,
         event_id=charge.event_id,
-        facts={"charge_id": charge.charge_id, "currency": charge.currency},
+        facts={"charge_id": charge.charge_id, "customer_id": customer_id, "currency": charge.currency},
     )
 
 

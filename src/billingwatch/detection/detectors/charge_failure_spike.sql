@@ -40,13 +40,14 @@ suspects AS MATERIALIZED (
       AND c.attempts >= $4 AND c.failures >= $5 AND c.failures >= c.attempts * $6::float8::numeric
 ),
 -- The same time of day on each of the days before, a bounded sample of each. It ends before the oldest event that may still be on its way.
--- Only failures are asked whether they are retries: a retry that succeeded weighs next to nothing here.
+-- A card counts once a day. Only failures are asked whether they are retries: a retry that succeeded weighs next to nothing here.
 baselines AS MATERIALIZED (
-    SELECT h.account, h.hour, count(*) FILTER (WHERE s.declined) AS failures, count(s.charge_id) AS attempts
+    SELECT h.account, h.hour, count(DISTINCT (day.number, s.card)) FILTER (WHERE s.declined) AS failures,
+           count(DISTINCT (day.number, s.card)) FILTER (WHERE s.card IS NOT NULL) AS attempts
     FROM (SELECT DISTINCT s.account, date_trunc('hour', s.created_at, 'UTC') AS hour FROM suspects AS s) AS h
     CROSS JOIN generate_series(1, $9::int) AS day (number)
     LEFT JOIN LATERAL (
-        SELECT c.charge_id, c.payment_id, c.status = 'failed' AS declined
+        SELECT c.charge_id, c.payment_id, c.status = 'failed' AS declined, coalesce(c.card_fingerprint, c.charge_id) AS card
         FROM charges AS c
         WHERE c.created_at >= h.hour - $10::interval - day.number * interval '1 day'
           AND c.created_at < h.hour - $10::interval - (day.number - 1) * interval '1 day'

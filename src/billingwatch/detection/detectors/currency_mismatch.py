@@ -23,7 +23,6 @@ from billingwatch.detection.detector import (
     Thresholds,
     Watch,
     evidence_of,
-    no_time,
     subject_of,
     threshold,
 )
@@ -39,6 +38,10 @@ MOVED = timedelta(days=1)
 class CurrencyMismatch(Thresholds, frozen=True, kw_only=True):
     min_charges: Annotated[int, threshold("Earlier payments needed, all in another currency", unit="payments", ge=1, le=FIRST_CHARGES)] = 2
     min_days: Annotated[int, threshold("How long before the first of them must have been", unit="days", ge=0, le=365)] = 2
+
+
+def _at_once(_: CurrencyMismatch) -> timedelta:
+    return timedelta(0)
 
 
 def _reach(_: CurrencyMismatch) -> timedelta:
@@ -92,13 +95,12 @@ DETECTOR = Detector(
     description="A customer is charged in another currency than the one they have always paid in.",
     thresholds=CurrencyMismatch,
     watches={
-        "charges": Watch(
-            columns=frozenset({"status", "captured", "customer_id", "amount", "amount_refunded", "currency", "created_at", "account"}),
-            reach=_reach,
-        ),
+        # By what became of the charge itself, and by what the customer is found to have paid before.
+        "charges": Watch(columns=frozenset({"status", "customer_id", "amount", "amount_refunded"}), reach=_at_once),
+        "first_charge_states": Watch(columns=frozenset({"facts"}), reach=_reach),
         "customer_states": Watch(columns=frozenset({"facts"}), reach=_reach_of_customer),
     },
-    quiet=no_time,
+    quiet=_at_once,
     settles=False,
     candidates=sql["candidates"],
     incidents=sql["incidents"],

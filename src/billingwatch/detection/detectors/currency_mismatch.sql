@@ -1,11 +1,12 @@
 -- candidates --
--- The space and the exclamation mark are neighbours: what lies between are a customer's first charges, by currency.
-SELECT FROM charges AS c
-WHERE c.created_at BETWEEN look.since AND look.until AND c.status = 'succeeded' AND c.captured AND c.customer_id IS NOT NULL
+-- Verdicts are given at the first charge in a currency. The space and the exclamation mark are neighbours: what lies between are a customer's
+-- first charges, by currency.
+SELECT FROM states AS s
+WHERE s.kind = 'first_charge' AND s.created_at BETWEEN look.since AND look.until
   AND EXISTS (
-      SELECT FROM states AS s
-      WHERE s.object_id > c.customer_id || ' ' AND s.object_id < c.customer_id || '!' AND s.object_id <> c.customer_id || ' ' || c.currency
-        AND s.created_at < c.created_at
+      SELECT FROM states AS o
+      WHERE o.object_id > (s.facts ->> 'customer_id') || ' ' AND o.object_id < (s.facts ->> 'customer_id') || '!'
+        AND o.object_id <> s.object_id AND o.created_at < s.created_at
   )
 
 -- incidents --
@@ -13,11 +14,16 @@ WHERE c.created_at BETWEEN look.since AND look.until AND c.status = 'succeeded' 
 WITH firsts AS MATERIALIZED (
     SELECT c.charge_id, c.customer_id, coalesce(c.account, '') AS account, c.amount, c.amount_refunded, c.currency, c.created_at, c.updated_at,
            c.event_id
-    FROM charges AS c
-    WHERE c.created_at BETWEEN $1 AND $2 AND c.status = 'succeeded' AND c.captured AND c.customer_id IS NOT NULL
-      AND c.charge_id = (
-          SELECT s.facts ->> 'charge_id' FROM states AS s WHERE s.object_id = c.customer_id || ' ' || c.currency ORDER BY s.version LIMIT 1
+    FROM states AS s
+    JOIN charges AS c ON c.charge_id = s.facts ->> 'charge_id'
+    WHERE s.kind = 'first_charge' AND s.created_at BETWEEN $1 AND $2
+      AND NOT EXISTS (SELECT FROM states AS e WHERE e.object_id = s.object_id AND e.version < s.version)
+      AND EXISTS (
+          SELECT FROM states AS o
+          WHERE o.object_id > (s.facts ->> 'customer_id') || ' ' AND o.object_id < (s.facts ->> 'customer_id') || '!'
+            AND o.object_id <> s.object_id AND o.created_at < s.created_at
       )
+      AND c.status = 'succeeded' AND c.customer_id = s.facts ->> 'customer_id'
 )
 SELECT f.charge_id, f.customer_id, f.account, f.amount, f.amount_refunded, f.currency, f.created_at, f.updated_at, f.event_id,
        u.currency AS usual_currency, u.payments AS earlier_payments, u.first_at, u.charge_ids AS earlier_charge_ids,

@@ -31,19 +31,34 @@ charged AS MATERIALIZED (
     WHERE s.currency = l.currency AND s.account = l.account
     GROUP BY l.account, l.until, l.currency
     HAVING count(*) >= $11
+),
+candidates AS MATERIALIZED (
+    SELECT l.refund_id, l.charge_id, l.account, l.amount, l.currency, l.status, l.reason, l.created_at, l.event_id, l.withdrawn_at, l.until,
+           c.charges, c.median_charge, c.large_charge
+    FROM large AS l
+    JOIN charged AS c ON c.account = l.account AND c.until = l.until AND c.currency = l.currency
+    WHERE l.amount >= greatest(c.median_charge * $6::float8::numeric, c.large_charge * $7::float8::numeric)
+),
+-- One pass for all refunds of a day.
+earlier AS MATERIALIZED (
+    SELECT d.account, d.until, d.currency, e.amount
+    FROM (SELECT c.account, c.until, c.currency, min(c.amount) AS amount FROM candidates AS c GROUP BY c.account, c.until, c.currency) AS d
+    CROSS JOIN LATERAL (
+        SELECT r.amount
+        FROM refunds AS r
+        WHERE r.created_at >= d.until - $8::int * interval '1 day' AND r.created_at < d.until
+          AND r.currency = d.currency AND coalesce(r.account, '') = d.account
+          AND r.amount * $12::float8 >= d.amount
+          AND r.reason IS DISTINCT FROM 'expired_uncaptured_charge'
+    ) AS e
 )
-SELECT l.refund_id, l.charge_id, l.account, l.amount, l.currency, l.status, l.reason, l.created_at, l.event_id, l.withdrawn_at,
+SELECT c.refund_id, c.charge_id, c.account, c.amount, c.currency, c.status, c.reason, c.created_at, c.event_id, c.withdrawn_at,
        c.charges AS compared_charges, c.median_charge, c.large_charge, g.comparable_refunds
-FROM large AS l
-JOIN charged AS c ON c.account = l.account AND c.until = l.until AND c.currency = l.currency
+FROM candidates AS c
 CROSS JOIN LATERAL (
     SELECT count(*) AS comparable_refunds
-    FROM refunds AS r
-    WHERE l.amount >= greatest(c.median_charge * $6::float8::numeric, c.large_charge * $7::float8::numeric)
-      AND r.created_at >= l.until - $8::int * interval '1 day' AND r.created_at < l.until
-      AND r.currency = l.currency AND coalesce(r.account, '') = l.account
-      AND r.amount * $12::float8::numeric >= l.amount
-      AND r.reason IS DISTINCT FROM 'expired_uncaptured_charge'
+    FROM earlier AS e
+    WHERE e.account = c.account AND e.until = c.until AND e.currency = c.currency AND e.amount * $12::float8 >= c.amount
 ) AS g
-WHERE l.amount >= greatest(c.median_charge * $6::float8::numeric, c.large_charge * $7::float8::numeric) AND g.comparable_refunds < $13
-ORDER BY l.created_at, l.refund_id
+WHERE g.comparable_refunds < $13
+ORDER BY c.created_at, c.refund_id
