@@ -168,3 +168,49 @@ def test_eight_weeks_of_any_kind_of_business_can_be_measured(name):
     events, _ = account(name)
 
     assert len(events) < 80_000
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_trial_costs_nothing_and_becomes_a_subscription_or_ends(shape):
+    events, _ = account("saas", shape=shape, customers=600, trials=1.0)
+    started = [event["data"]["object"] for event in of_type(events, "customer.subscription.created")]
+    first = {event["data"]["object"]["customer"]: event["data"]["object"] for event in reversed(of_type(events, "invoice.created"))}
+    early = [subscription for subscription in started if subscription["created"] < START.timestamp() + 30 * 86_400]
+
+    became = Counter()
+    for subscription in early:
+        assert subscription["status"] == "trialing"
+        assert subscription["trial_end"] - subscription["trial_start"] == 14 * 86_400
+        assert first[subscription["customer"]]["total"] == 0
+        after = next(
+            event
+            for event in events
+            if event["data"]["object"]["id"] == subscription["id"] and event["created"] == subscription["trial_end"]
+        )
+        became[after["data"]["object"]["status"]] += 1
+        assert after["type"] == "customer.subscription.deleted" or after["data"]["previous_attributes"]["status"] == "trialing"
+    assert became["active"] > became["canceled"] > 0
+    assert set(became) == {"active", "canceled"}
+    assert of_type(events, "customer.subscription.trial_will_end")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_paused_subscription_goes_on_with_void_invoices(shape):
+    events, _ = account("saas", shape=shape, pauses=0.3, declines=0.0)
+    paused_until = {}
+    for event in of_type(events, "customer.subscription.updated"):
+        pause = event["data"]["object"]["pause_collection"]
+        if pause is not None and event["data"]["previous_attributes"].get("pause_collection", 0) is None:
+            paused_until[event["data"]["object"]["latest_invoice"], event["data"]["object"]["customer"]] = pause["resumes_at"]
+    voided = [event["data"]["object"] for event in of_type(events, "invoice.voided")]
+    resumed = [
+        event for event in of_type(events, "customer.subscription.updated") if event["data"]["previous_attributes"].get("pause_collection")
+    ]
+
+    assert len(paused_until) > 30
+    assert len(voided) > 10
+    assert resumed
+    assert all(invoice["billing_reason"] == "subscription_cycle" and invoice["attempt_count"] == 0 for invoice in voided)
+    assert {invoice["customer"] for invoice in voided} <= {customer for _, customer in paused_until}
+    assert all(event["data"]["object"]["pause_collection"] is None for event in resumed)
+    assert not {invoice["id"] for invoice in voided} & {event["data"]["object"]["id"] for event in of_type(events, "invoice.paid")}

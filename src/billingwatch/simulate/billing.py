@@ -183,6 +183,13 @@ def collect(world: World, subscriber: Subscriber, invoice: Invoice, intent: Paym
         _give_up(world, subscriber, invoice, when)
 
 
+def void(world: World, invoice: Invoice, when: int) -> None:
+    """Let an invoice be worth nothing, as those of a paused subscription are."""
+    invoice.status, invoice.finalized_at, invoice.voided_at, invoice.next_payment_attempt = "void", when, when, None
+    invoice.starting_balance = 0
+    world.emit("invoice.voided", invoice, when)
+
+
 def end(world: World, subscriber: Subscriber, when: int, reason: str) -> None:
     """End a subscription for good."""
     subscription = subscriber.subscription
@@ -231,7 +238,7 @@ def _paid(
 
 def _become(world: World, subscriber: Subscriber, status: str, when: int) -> None:
     subscription, customer = subscriber.subscription, subscriber.customer
-    if subscription.ended_at is not None or subscription.status == status:
+    if subscription.ended_at is not None or subscription.status in {status, "trialing"}:
         return
     before, owner = world.look(subscription), world.look(customer)
     subscription.status, customer.delinquent = status, status == "past_due"

@@ -188,7 +188,8 @@ def _slow_until(plan: Plan, events: Sequence[StripeObject]) -> int:
     until = plan.start + int(plan.between(SLOW_LASTS))
     if not events:
         return until
-    return min(max(until, events[min(enough, len(events) - 1)]["created"] + 1), plan.start + SLOW_AT_MOST)
+    last: int = events[min(enough, len(events) - 1)]["created"]
+    return min(max(until, last + 1), plan.start + SLOW_AT_MOST)
 
 
 def _restarts(events: Sequence[StripeObject], seed: int) -> list[tuple[int, int]]:
