@@ -214,3 +214,28 @@ def test_a_paused_subscription_goes_on_with_void_invoices(shape):
     assert {invoice["customer"] for invoice in voided} <= {customer for _, customer in paused_until}
     assert all(event["data"]["object"]["pause_collection"] is None for event in resumed)
     assert not {invoice["id"] for invoice in voided} & {event["data"]["object"]["id"] for event in of_type(events, "invoice.paid")}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_sent_invoice_is_paid_by_transfer_in_time_or_overdue(shape):
+    events, labels = account("b2b", shape=shape, days=100, invoiced=1.0)
+    sent = {event["data"]["object"]["id"]: event["data"]["object"] for event in of_type(events, "invoice.sent")}
+    paid = {
+        event["data"]["object"]["id"]: event["data"]["object"]
+        for event in of_type(events, "invoice.paid")
+        if event["data"]["object"]["id"] in sent
+    }
+    overdue = {event["data"]["object"]["id"] for event in of_type(events, "invoice.overdue")}
+
+    assert len(sent) > 100
+    assert len(paid) > 0.5 * len(sent)
+    assert 0 < len(overdue) < len(sent) / 2
+    for invoice in sent.values():
+        assert (invoice["status"], invoice["collection_method"], invoice["next_payment_attempt"]) == ("open", "send_invoice", None)
+        assert 30 * 86_400 <= invoice["due_date"] - invoice["created"] < 31 * 86_400
+    for invoice in paid.values():
+        assert (invoice["attempt_count"], invoice["attempted"]) == (0, False)
+        assert invoice["amount_paid"] == invoice["amount_due"] > 0
+        assert invoice["paid_out_of_band"] if shape == "legacy" else invoice["amount_paid_off_stripe"] == invoice["amount_paid"]
+        assert (invoice["status_transitions"]["paid_at"] > invoice["due_date"]) == (invoice["id"] in overdue)
+    assert not [label for label in labels if label.incident == "payment_recovery"]

@@ -49,6 +49,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """Share of subscriptions cancelled per month."""
     changes: float = 0.05
     """Share of subscriptions that change price or quantity per month."""
+    invoiced: float = 0.0
+    """Share of subscriptions whose invoices are sent, and paid by bank transfer some weeks later."""
     trials: float = 0.0
     """Share of sign-ups that begin with two weeks for nothing."""
     pauses: float = 0.01
@@ -110,6 +112,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 weekend=0.08,
                 holiday=0.15,
                 month_end=2.2,
+                invoiced=0.4,
                 churn=0.015,
                 changes=0.1,
                 prices=(9900, 29900, 79900, 199900),

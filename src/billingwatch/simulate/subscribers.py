@@ -26,6 +26,7 @@ NOTICE = 0.7  # share of cancellations that take effect when the period ends
 CHEAPEST_MORE_OFTEN = 2.0
 TRIAL, TRIAL_WARNING = 14 * DAY, 3 * DAY
 TRIES_ONLY = 0.4  # share of trials that nobody pays for afterwards
+DUE_WITHIN = 30  # days
 PAUSED_FOR = (10 * DAY, 70 * DAY)
 
 
@@ -54,6 +55,7 @@ def new_subscriber(
     discount = None
     if rng.random() < COUPONS:
         discount = Discount(id=world.new_id("di_1", created, rng), customer=customer.id, subscription=subscription_id, start=created)
+    invoiced = world.rng("invoiced", subscription_id).random() < profile.invoiced
     months, anchor_day, periods = MONTHS[interval], moment(created).day, 1
     while (period_end := months_later(created, periods * months, anchor_day)) <= now:
         periods += 1
@@ -63,7 +65,8 @@ def new_subscriber(
         customer=customer.id,
         price=price(world, tier, customer.currency, interval),
         quantity=1 if rng.random() < ONE_SEAT else rng.randrange(2, 9),
-        status="incomplete" if now == created else "active",
+        status="incomplete" if now == created and not invoiced else "active",
+        days_until_due=DUE_WITHIN if invoiced else None,
         created=created,
         period_start=months_later(created, (periods - 1) * months, anchor_day),
         period_end=period_end,

@@ -95,6 +95,8 @@ class Subscription(msgspec.Struct, kw_only=True):
     canceled_at: int | None = None
     ended_at: int | None = None
     cancellation_reason: str | None = None
+    days_until_due: int | None = None
+    """None: the card is charged."""
     trial_end: int | None = None
     resumes_at: int | None = None
     """While collection is paused, when it is to go on."""
@@ -129,11 +131,11 @@ class Subscription(msgspec.Struct, kw_only=True):
             "cancel_at_period_end": self.cancel_at_period_end,
             "canceled_at": self.canceled_at,
             "cancellation_details": {"comment": None, "feedback": None, "reason": self.cancellation_reason},
-            "collection_method": "charge_automatically",
+            "collection_method": "charge_automatically" if self.days_until_due is None else "send_invoice",
             "created": self.created,
             "currency": self.price.currency,
             "customer": self.customer,
-            "days_until_due": None,
+            "days_until_due": self.days_until_due,
             "default_payment_method": self.default_payment_method,
             "default_source": None,
             "default_tax_rates": [],
