@@ -19,6 +19,7 @@ from billingwatch.simulate.world import Truth, World
 
 RETRY_DAYS = (1, 3, 5)  # after the first attempt
 DUNNING_DECLINES = 0.45  # share of those retries that fail; about nine in ten invoices recover
+TRANSFERRED_AFTER = (2 * DAY, 40 * DAY)
 INCOMPLETE_FOR = 23 * HOUR  # how long a subscription waits for its first payment
 DESCRIPTIONS = {
     "subscription_create": "Subscription creation",
@@ -117,7 +118,8 @@ def draft(
         period_end=when if period_end is None else period_end,
         discount=subscription.discount,
         starting_balance=customer.balance,
-        next_payment_attempt=when + HOUR,
+        due_at=None if subscription.days_until_due is None else when + HOUR + subscription.days_until_due * DAY,
+        next_payment_attempt=when + HOUR if subscription.days_until_due is None else None,
     )
     subscription.latest_invoice = invoice.id
     world.emit("invoice.created", invoice, when)
@@ -130,15 +132,18 @@ def finalize(world: World, subscriber: Subscriber, invoice: Invoice, when: int, 
     invoice.number = f"{customer.invoice_prefix}-{customer.invoice_sequence:04d}"
     customer.invoice_sequence += 1
     invoice.starting_balance, invoice.finalized_at, invoice.status = customer.balance, when, "open"
-    intent = _intent(world, invoice, when, rng) if invoice.amount_due else None
-    if intent is None:
+    sent = invoice.due_at is not None and invoice.amount_due > 0
+    intent = _intent(world, invoice, when, rng) if invoice.amount_due and not sent else None
+    if intent is None and not sent:
         invoice.status, invoice.paid_at, invoice.next_payment_attempt = "paid", when, None
     world.emit("invoice.finalized", invoice, when)
     if invoice.ending_balance is not None and invoice.ending_balance != customer.balance:
         before = world.look(customer)
         customer.balance = invoice.ending_balance
         world.changed("customer.updated", customer, before, when)
-    if intent is None:
+    if sent:
+        _send(world, subscriber, invoice, when)
+    elif intent is None:
         world.emit("invoice.paid", invoice, when)
         world.emit("invoice.payment_succeeded", invoice, when)
         _become(world, subscriber, "active", when)
@@ -183,6 +188,13 @@ def collect(world: World, subscriber: Subscriber, invoice: Invoice, intent: Paym
         _give_up(world, subscriber, invoice, when)
 
 
+def void(world: World, invoice: Invoice, when: int) -> None:
+    """Let an invoice be worth nothing, as those of a paused subscription are."""
+    invoice.status, invoice.finalized_at, invoice.voided_at, invoice.next_payment_attempt = "void", when, when, None
+    invoice.starting_balance = 0
+    world.emit("invoice.voided", invoice, when)
+
+
 def end(world: World, subscriber: Subscriber, when: int, reason: str) -> None:
     """End a subscription for good."""
     subscription = subscriber.subscription
@@ -208,6 +220,29 @@ def _intent(world: World, invoice: Invoice, when: int, rng: Random) -> PaymentIn
     return intent
 
 
+def _send(world: World, subscriber: Subscriber, invoice: Invoice, when: int) -> None:
+    """Send an invoice; its money comes by bank transfer, in time or not."""
+    rng = world.rng("transfer", invoice.id)
+    world.emit("invoice.sent", invoice, when)
+    paid_at, due_at = when + rng.randrange(*TRANSFERRED_AFTER), invoice.due_at or when
+    world.at(paid_at, lambda at: _transferred(world, subscriber, invoice, at))
+    if paid_at > due_at:
+        world.at(due_at, lambda at: _overdue(world, subscriber, invoice, at))
+
+
+def _overdue(world: World, subscriber: Subscriber, invoice: Invoice, when: int) -> None:
+    world.emit("invoice.overdue", invoice, when)
+    _become(world, subscriber, "past_due", when)
+
+
+def _transferred(world: World, subscriber: Subscriber, invoice: Invoice, when: int) -> None:
+    before = world.look(invoice)
+    invoice.status, invoice.paid_at, invoice.off_stripe = "paid", when, True
+    world.changed("invoice.updated", invoice, before, when, by_api=True)
+    world.emit("invoice.paid", invoice, when, by_api=True)
+    _become(world, subscriber, "active", when)
+
+
 def _paid(
     world: World, subscriber: Subscriber, invoice: Invoice, intent: PaymentIntent, when: int, rng: Random, before: StripeObject
 ) -> None:
@@ -231,7 +266,7 @@ def _paid(
 
 def _become(world: World, subscriber: Subscriber, status: str, when: int) -> None:
     subscription, customer = subscriber.subscription, subscriber.customer
-    if subscription.ended_at is not None or subscription.status == status:
+    if subscription.ended_at is not None or subscription.status in {status, "trialing"}:
         return
     before, owner = world.look(subscription), world.look(customer)
     subscription.status, customer.delinquent = status, status == "past_due"

@@ -91,7 +91,7 @@ def _settle(world: World, rng: Random) -> None:
         if rng.random() < TWICE:
             subscribers.append(second_subscription(world, subscribers[0], rng.randrange(5, 50), rng))
             carry_on(world, subscribers[1])
-    follow_card(world, customer, subscribers, world.start)
+    follow_card(world, customer, subscribers, joined)
 
 
 def _wobbles(world: World) -> None:

@@ -13,7 +13,7 @@ from billingwatch.simulate.people import new_card
 from billingwatch.simulate.seasons import DAY
 from billingwatch.simulate.world import Truth, World
 
-BY_NETWORK, BY_OWNER = 0.65, 0.25  # shares of cards that are replaced; the rest just end
+BY_NETWORK, BY_OWNER = 0.6, 0.25  # shares of cards that are replaced; the rest just end
 NETWORK_AHEAD = (20 * DAY, 75 * DAY)  # before the card's end
 OWNER_AHEAD = (-4 * DAY, 28 * DAY)  # some notice only when a payment has failed
 WARNED_WITHIN = 30 * DAY  # before a card's end, who pays with it is worth a reminder

@@ -22,8 +22,8 @@ RETRY_AFTER = (600, 3 * HOUR)  # seconds until what was not answered, or answere
 RETRIES = (60, 5 * 60, 30 * 60, 2 * HOUR, 5 * HOUR, 10 * HOUR)  # seconds between attempts while nobody answers; then the last again
 JITTER = (0.8, 1.2)
 GIVES_UP = 3 * DAY  # after so long Stripe tries no more
-RESTARTS_PER_WEEK = 1.0  # of a receiver; what comes meanwhile comes again
-RESTART_LASTS = (20, 150)  # seconds
+RESTARTS_PER_WEEK = 2.0  # of a receiver; what comes meanwhile comes again
+RESTART_LASTS = (20, 300)  # seconds
 
 SLOW_LASTS = (HOUR, 5 * HOUR)
 SLOW_EVENTS = (5, 20)  # so many events at least come late; on quiet accounts it takes longer
@@ -186,7 +186,10 @@ def _planned(trouble: Trouble, events: Sequence[StripeObject], rng: Random) -> P
 def _slow_until(plan: Plan, events: Sequence[StripeObject]) -> int:
     enough = bisect_left(events, plan.start, key=lambda sent: int(sent["created"])) + round(plan.between(SLOW_EVENTS))
     until = plan.start + int(plan.between(SLOW_LASTS))
-    return min(max(until, events[enough]["created"] + 1), plan.start + SLOW_AT_MOST) if enough < len(events) else until
+    if not events:
+        return until
+    last: int = events[min(enough, len(events) - 1)]["created"]
+    return min(max(until, last + 1), plan.start + SLOW_AT_MOST)
 
 
 def _restarts(events: Sequence[StripeObject], seed: int) -> list[tuple[int, int]]:
@@ -229,9 +232,9 @@ def _delivered(
     again = [at + wait_again] if comes_twice else []
     for plan in plans:
         if times := plan.storm.get(sent["id"]):
-            again += sorted(at + rng.randrange(1, max(2, plan.end - plan.start)) for _ in range(times - 1))
-            plan.touch(sent, again[-1] if again else at)
-    for number, repeated_at in enumerate(again, start=1):
+            again += [at + rng.randrange(1, plan.end - plan.start) for _ in range(times - 1)]
+            plan.touch(sent, max(again, default=at))
+    for number, repeated_at in enumerate(sorted(again), start=1):
         found.append(Delivery(at=repeated_at, event=sent, signed_at=repeated_at - NETWORK, attempt=attempt + number))
     return found
 

@@ -49,6 +49,12 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """Share of subscriptions cancelled per month."""
     changes: float = 0.05
     """Share of subscriptions that change price or quantity per month."""
+    invoiced: float = 0.0
+    """Share of subscriptions whose invoices are sent, and paid by bank transfer some weeks later."""
+    trials: float = 0.0
+    """Share of sign-ups that begin with two weeks for nothing."""
+    pauses: float = 0.01
+    """Share of subscriptions per month whose collection is paused for a while."""
     declines: float = 0.04
     """Share of attempts refused on an ordinary day."""
     refunds: float = 0.03
@@ -66,8 +72,8 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
     {
         profile.name: profile
         for profile in (
-            Profile(name="tiny", customers=30, purchases_per_day=0.6, subscribed=0.8, habits_per_week=0.5, prices=(900, 1900)),
-            Profile(name="saas", customers=320, purchases_per_day=8, currencies=("usd", "eur"), subscribed=0.9),
+            Profile(name="tiny", customers=30, purchases_per_day=0.6, subscribed=0.8, trials=0.2, habits_per_week=0.5, prices=(900, 1900)),
+            Profile(name="saas", customers=320, purchases_per_day=8, currencies=("usd", "eur"), subscribed=0.9, trials=0.3),
             Profile(
                 name="shop",
                 customers=500,
@@ -106,6 +112,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 weekend=0.08,
                 holiday=0.15,
                 month_end=2.2,
+                invoiced=0.4,
                 churn=0.015,
                 changes=0.1,
                 prices=(9900, 29900, 79900, 199900),

@@ -1,4 +1,4 @@
-"""Streams of events: simulated, as delivered, and as files with one event per line."""
+"""Streams of events: simulated, and as files with one event per line."""
 
 from __future__ import annotations
 

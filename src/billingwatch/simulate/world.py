@@ -16,6 +16,7 @@ from billingwatch.simulate.objects.shapes import TAILS, Facts, StripeObject, eve
 from billingwatch.simulate.profiles import Profile
 
 Action = Callable[[int], object]
+STEERED = 0.15  # share of an outage's shortfall in failures that the next payment makes up for
 Declines = tuple[tuple[Decline, int], ...]
 
 
@@ -29,6 +30,8 @@ class Outage(msgspec.Struct, kw_only=True):
     declines: Declines
     charges: list[str] = msgspec.field(default_factory=list)
     """Ids of those that did."""
+    tried: int = 0
+    failed: int = 0
 
 
 class Closure(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,12 +120,16 @@ class World:
     def decide(self, rng: Random, when: int, rate: float) -> tuple[Decline | None, Outage | None]:
         """Decide whether a payment is refused, and whose fault it is."""
         chance, pick = rng.random(), rng.random()
+        outage = next((outage for outage in self.outages if outage.start <= when < outage.end), None)
+        if outage is None:
+            return (weighted(pick, EVERYDAY) if chance < rate else None), None
+        # Few payments must not make an outage by chance what it is not meant to be.
+        bound = outage.rate + STEERED * (outage.rate * outage.tried - outage.failed)
+        outage.tried += 1
+        outage.failed += chance < max(rate, bound)
         if chance < rate:
             return weighted(pick, EVERYDAY), None
-        for outage in self.outages:
-            if outage.start <= when < outage.end and chance < outage.rate:
-                return weighted(pick, outage.declines), outage
-        return None, None
+        return (weighted(pick, outage.declines), outage) if chance < bound else (None, None)
 
     def lost(self, rng: Random, when: int) -> bool:
         """Tell whether a purchase never comes about because the checkout is broken."""

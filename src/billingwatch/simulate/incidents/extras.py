@@ -27,6 +27,7 @@ def member(scene: Scene, due: int, *, tier: int | None = None, quantity: int | N
     subscriber = new_subscriber(world, customer, joined, rng, now=due - 1, interval="month")
     subscription = subscriber.subscription
     subscription.period_start, subscription.period_end = months_later(due, -1, moment(due).day), due
+    subscription.days_until_due = None
     if tier is not None:
         subscription.price = price(world, tier, customer.currency, "month")
     if quantity is not None:

@@ -17,7 +17,7 @@ from billingwatch.simulate.world import Outage, weighted
 OUTAGE_LASTS = 3 * HOUR  # at most
 BY_ISSUERS = 0.6  # share of outages; the others are the processor's
 # A quiet account in an outage has nothing to show. People come to buy (a sale) from an hour before to an hour after it.
-RUSH_PER_HOUR = 30
+RUSH_PER_HOUR = 45
 TESTING_LASTS = HOUR
 TESTED_CARDS = 6
 WORKING, RADAR_BLOCKS = 0.04, 0.71  # shares of the attempts; banks refuse the rest

@@ -107,6 +107,10 @@ class Invoice(msgspec.Struct, kw_only=True):
     discount: Discount | None = None
     starting_balance: int = 0
     """The customer's balance that it draws on; minor units, negative is a credit."""
+    due_at: int | None = None
+    """Of an invoice that is sent; None: the card is charged."""
+    off_stripe: bool = False
+    """Whether it was paid outside Stripe."""
     attempt_count: int = 0
     next_payment_attempt: int | None = None
     finalized_at: int | None = None
@@ -160,12 +164,12 @@ class Invoice(msgspec.Struct, kw_only=True):
             "amount_shipping": 0,
             "application": None,
             "attempt_count": self.attempt_count,
-            "attempted": self.attempt_count > 0 or paid,
+            "attempted": self.attempt_count > 0 or (paid and not self.off_stripe),
             "auto_advance": self.status in {"draft", "open"} and self.uncollectible_at is None,
             "automatic_tax": {"disabled_reason": None, "enabled": False, "liability": None, "provider": None, "status": None},
             "automatically_finalizes_at": self.created + 3600 if self.finalized_at is None else None,
             "billing_reason": self.billing_reason,
-            "collection_method": "charge_automatically",
+            "collection_method": "charge_automatically" if self.due_at is None else "send_invoice",
             "created": self.created,
             "currency": self.currency,
             "custom_fields": None,
@@ -182,7 +186,7 @@ class Invoice(msgspec.Struct, kw_only=True):
             "default_tax_rates": [],
             "description": None,
             "discounts": [self.discount.id] if self.discount else [],
-            "due_date": None,
+            "due_date": self.due_at,
             "effective_at": self.finalized_at,
             "ending_balance": self.ending_balance,
             "footer": None,
@@ -239,7 +243,7 @@ class Invoice(msgspec.Struct, kw_only=True):
             "charge": self.charge,
             "discount": self.discount.render("legacy", livemode=livemode) if self.discount else None,
             "paid": self.status == "paid",
-            "paid_out_of_band": False,
+            "paid_out_of_band": self.off_stripe,
             "payment_intent": self.payment_intent,
             "quote": None,
             "subscription": self.subscription,
@@ -254,7 +258,7 @@ class Invoice(msgspec.Struct, kw_only=True):
         uncollectible = {"uncollectible": {"reason": "max_payment_attempts"}} if self.uncollectible_at else None
         return {
             "amount_overpaid": 0,
-            "amount_paid_off_stripe": 0,
+            "amount_paid_off_stripe": self.amount_due if self.off_stripe else 0,
             "customer_account": None,
             "parent": {"quote_details": None, "subscription_details": details, "type": "subscription_details"}
             if self.subscription
