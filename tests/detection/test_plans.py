@@ -12,7 +12,7 @@ from billingwatch.detection import engine
 from billingwatch.detection.registry import DETECTORS
 from billingwatch.postgres.connections import TenantConnection
 
-from .history import DAY, LATER, NOON, History, at, charge, dispute, failed, refund, subscription, unpaid, warning
+from .history import DAY, LATER, NOON, History, at, charge, dispute, failed, subscription, unpaid, warning
 
 # Eight weeks before NOON: a charge every 24 seconds, one in twenty declined and some of those tried again, an invoice for every second
 # charge, a dispute or a warning about one in four hundred, a refund of one in forty, and of every customer the first charges. Thirty
