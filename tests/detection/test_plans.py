@@ -12,10 +12,11 @@ from billingwatch.detection import engine
 from billingwatch.detection.registry import DETECTORS
 from billingwatch.postgres.connections import TenantConnection
 
-from .history import LATER, NOON, History, at, charge, dispute, failed, warning
+from .history import DAY, LATER, NOON, History, at, charge, dispute, failed, invoice, warning
+from .renewals import item, line, subscription
 
 # Eight weeks before NOON: a charge every 24 seconds, one in twenty declined and some of those tried again, an invoice for every second
-# charge, a dispute or a warning about one in four hundred.
+# charge, for the four weeks that follow, and the state of its subscription; a dispute or a warning about one in four hundred.
 EIGHT_WEEKS = (
     """
     INSERT INTO charges (
@@ -29,10 +30,30 @@ EIGHT_WEEKS = (
     FROM generate_series(1, 200000) AS n
     """,
     """
-    INSERT INTO invoices (invoice_id, status, total, billing_reason, currency, payment_ids, created_at, updated_at, event_id, version)
-    SELECT 'in_' || n, 'paid', 1000, 'subscription_cycle', 'usd', ARRAY['pi_' || 2 * n], $1::timestamptz - (100001 - n) * interval '48.384 s',
-           $1, 'evt_in_' || n, '1'
+    INSERT INTO invoices (
+        invoice_id, subscription_id, status, total, subtotal, billing_reason, currency, payment_ids, lines, created_at, finalized_at,
+        updated_at, event_id, version
+    )
+    SELECT 'in_' || n, 'sub_' || n % 50000, 'paid', 1000, 1000, 'subscription_cycle', 'usd', ARRAY['pi_' || 2 * n],
+           jsonb_build_array(jsonb_build_object(
+               'subscription_item_id', 'si_' || n % 50000, 'amount', 1000, 'quantity', 1, 'proration', false, 'listed_all', true,
+               'discounted', false, 'period_start', starts, 'period_end', starts + 28 * 86400
+           )),
+           to_timestamp(starts), to_timestamp(starts + 3600), $1, 'evt_in_' || n, '1'
     FROM generate_series(1, 100000) AS n
+    CROSS JOIN LATERAL (SELECT (extract(epoch FROM $1::timestamptz) - (100001 - n) * 48.384)::bigint AS starts) AS period
+    """,
+    """
+    INSERT INTO states (object_id, version, kind, created_at, event_id, facts)
+    SELECT 'sub_' || n % 50000, '1' || lpad(n::text, 12, '0'), 'subscription', to_timestamp(starts), 'evt_sub_' || n, jsonb_build_object(
+               'customer_id', 'cus_' || n % 50000, 'status', 'active', 'currency', 'usd', 'collection_paused', false, 'discounted', false,
+               'cancel_at_period_end', false, 'billing_cycle_anchor_at', $1::timestamptz, 'items', jsonb_build_array(jsonb_build_object(
+                   'item_id', 'si_' || n % 50000, 'amount', 1000, 'quantity', 1, 'interval', 'month', 'interval_count', 1,
+                   'usage_type', 'licensed', 'period_start', starts, 'period_end', starts + 28 * 86400
+               ))
+           )
+    FROM generate_series(1, 100000) AS n
+    CROSS JOIN LATERAL (SELECT (extract(epoch FROM $1::timestamptz) - (100001 - n) * 48.384)::bigint AS starts) AS period
     """,
     """
     INSERT INTO disputes (dispute_id, kind, charge_id, amount, currency, reason, status, created_at, updated_at, event_id, version)
@@ -40,11 +61,11 @@ EIGHT_WEEKS = (
            'needs_response', $1::timestamptz - (501 - n) * interval '160 min', $1, 'evt_dp_' || n, '1'
     FROM generate_series(1, 500) AS n
     """,
-    "ANALYZE charges, invoices, disputes",
+    "ANALYZE charges, invoices, disputes, states",
 )
 
 
-SCAN = r"Seq Scan on (charges|invoices|disputes|refunds)"
+SCAN = r"Seq Scan on (charges|invoices|disputes|refunds|states|subscriptions)"
 # The charges alone fill about 5,000 blocks; a question by key touches four.
 BLOCKS_MAX = 5_000
 
@@ -91,17 +112,28 @@ async def test_beside_eight_weeks_of_charges_a_visit_reads_only_what_it_needs(ei
     burst = [failed(f"burst_{i}", -30 + i / 2) for i in range(60)]
     twins = [charge(f"twin_{i}", -5 + i, customer_id="cus_twin") for i in range(2)]
     fraud = [(warning if i % 2 else dispute)(f"fraud_{i}", -i, charge_id=f"ch_{i * 400 + 1}") for i in range(3)]
-    await eight_weeks.see(*burst, *twins, *fraud)
+    renewals = [
+        invoice(f"renewal_{i}", 0, subscription_id="sub_7", lines=[line(0, 28 * DAY, 1500 * i + 500, item_id="si_7")]) for i in range(2)
+    ]
+    await eight_weeks.see(*burst, *twins, *fraud, *renewals, subscription("7", 0, item(0, 28 * DAY, item_id="si_7")))
     names = tuple(DETECTORS)
 
-    assert {anomaly.detector for anomaly in await eight_weeks.anomalies()} == {"charge_failure_spike", "duplicate_charge"}
-    asked = [list(range(4)), list(names), [at(-1)] * 4, [at(60)] * 4, [timedelta(minutes=10)] * 4]
+    assert {anomaly.detector for anomaly in await eight_weeks.anomalies()} == {
+        "charge_failure_spike",
+        "double_invoice",
+        "duplicate_charge",
+        "invoice_mismatch",
+    }
+    count = len(names)
+    quiet = [detector.quiet(detector.thresholds()) for detector in DETECTORS.values()]
+    asked = [list(range(count)), list(names), [at(-1)] * count, [at(60)] * count, quiet]
     async for plan in plans(tenant, engine._stirred_statement(names), *asked):
         assert not re.search(SCAN, plan)
         assert blocks(plan) < BLOCKS_MAX
     for name, detector in DETECTORS.items():
         arguments = detector.parameters(detector.thresholds())
-        async for plan in plans(tenant, detector.incidents, at(-1), LATER, *arguments):
+        # Of time, an hour is judged at once.
+        async for plan in plans(tenant, detector.incidents, at(-1), LATER if detector.every is None else at(60), *arguments):
             assert not re.search(SCAN, plan), name
             assert blocks(plan) < BLOCKS_MAX, name
         async for plan in plans(tenant, detector.incidents, NOON - timedelta(days=1), NOON, *arguments):
