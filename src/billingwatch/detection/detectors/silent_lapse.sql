@@ -33,7 +33,7 @@ WHERE EXISTS (
     WHERE turn.due_at > due.after AT TIME ZONE 'UTC' AND turn.due_at <= due.until AT TIME ZONE 'UTC'
       AND s.created_at >= (turn.due_at AT TIME ZONE 'UTC' - step.length) AT TIME ZONE 'UTC'
       AND s.created_at <= (turn.due_at AT TIME ZONE 'UTC' - step.length) AT TIME ZONE 'UTC' + interval '1 hour'
-          + CASE WHEN step.length >= interval '1 mon' AND extract(day FROM turn.due_at AT TIME ZONE 'UTC' + interval '1 day') = 1
+          + CASE WHEN step.length >= interval '1 mon' AND date_part('day', turn.due_at AT TIME ZONE 'UTC' + interval '1 day') = 1
                  THEN interval '3 days' ELSE interval '0' END
       AND t.usage_type IS DISTINCT FROM 'metered'
       -- Asked by key, once per turn: a join would be free to scan all invoices. (Keys of invoices are in the default collation.)
@@ -89,7 +89,7 @@ WITH due AS (
 -- interval before began up to three days later than counting back says.
 turns AS MATERIALIZED (
     SELECT DISTINCT s.subscription_id, turn.due_at,
-           to_timestamp(ceil(extract(epoch FROM turn.due_at + $3::interval) / 3600) * 3600) AS judged_at
+           to_timestamp(ceil(date_part('epoch', turn.due_at + $3::interval) / 3600) * 3600) AS judged_at
     FROM due
     CROSS JOIN (
         VALUES (interval '0'), (interval '1 day'), (interval '7 days'), (interval '14 days'), (interval '1 mon'), (interval '2 mons'),
@@ -117,7 +117,7 @@ turns AS MATERIALIZED (
     WHERE turn.due_at > due.after AT TIME ZONE 'UTC' AND turn.due_at <= due.until AT TIME ZONE 'UTC'
       AND s.created_at >= (turn.due_at AT TIME ZONE 'UTC' - step.length) AT TIME ZONE 'UTC'
       AND s.created_at <= (turn.due_at AT TIME ZONE 'UTC' - step.length) AT TIME ZONE 'UTC' + interval '1 hour'
-          + CASE WHEN step.length >= interval '1 mon' AND extract(day FROM turn.due_at AT TIME ZONE 'UTC' + interval '1 day') = 1
+          + CASE WHEN step.length >= interval '1 mon' AND date_part('day', turn.due_at AT TIME ZONE 'UTC' + interval '1 day') = 1
                  THEN interval '3 days' ELSE interval '0' END
       AND t.usage_type IS DISTINCT FROM 'metered'
 ),
@@ -222,7 +222,7 @@ stuck AS (
            ARRAY[i.event_id] AS event_ids, i.finalized_at AS billed_at
     FROM invoices AS i
     CROSS JOIN LATERAL (
-        SELECT to_timestamp(ceil(extract(epoch FROM i.created_at + 2 * $3::interval) / 3600) * 3600) AS judged_at
+        SELECT to_timestamp(ceil(date_part('epoch', i.created_at + 2 * $3::interval) / 3600) * 3600) AS judged_at
     ) AS h
     CROSS JOIN LATERAL (
         SELECT s.version, s.facts ->> 'status' AS status, (s.facts ->> 'collection_paused')::boolean AS collection_paused
