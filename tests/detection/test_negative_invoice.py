@@ -54,6 +54,28 @@ async def test_a_renewal_that_only_prorations_made_negative_is_a_downgrade(histo
     assert (await history.anomaly()).subject == "in_b"
 
 
+@pytest.mark.parametrize(("kept", "credit", "tax", "found"), [(100, -1000, -171, 0), (0, -1000, -190, 0), (-100, -1000, -209, 1)])
+async def test_tax_on_the_credit_of_a_downgrade_is_part_of_it(history: History, kept: int, credit: int, tax: int, found: int):
+    lines = [{"amount": kept, "proration": False}, {"amount": credit, "proration": True}]
+    await history.see(invoice("a", 0, subtotal=kept + credit, total=kept + credit + tax, tax_amount=tax, lines=lines))
+
+    assert len(await history.anomalies("negative_invoice")) == found
+
+
+@pytest.mark.parametrize(("listed_all", "found"), [(False, 0), (True, 1)])
+async def test_of_lines_that_were_cut_short_prorations_may_be_unseen(history: History, listed_all: bool, found: int):
+    lines = [{"amount": -100, "proration": True, "listed_all": listed_all}]
+    await history.see(invoice("a", 0, total=-5000, lines=lines))
+
+    assert len(await history.anomalies("negative_invoice")) == found
+
+
+async def test_a_negative_total_that_no_line_explains_is_one(history: History):
+    await history.see(invoice("a", 0, total=-5000, subtotal=1000, lines=[{"amount": 1000, "proration": False}]))
+
+    assert [anomaly.subject for anomaly in await history.anomalies("negative_invoice")] == ["in_a"]
+
+
 @pytest.mark.parametrize("fields", [{"total": 0}, {"total": 1000, "amount_due": 0, "starting_balance": -1000}])
 async def test_coupons_and_balances_that_leave_nothing_due_are_no_credit(history: History, fields: dict[str, int]):
     await history.see(invoice("a", 0, **fields))

@@ -221,8 +221,9 @@ async def test_an_update_that_bills_the_new_period_is_the_renewal(history: Histo
     assert await lapses(history) == []
 
 
-async def test_the_free_time_before_a_fixed_anchor_is_no_lapse_and_its_end_is(history: History):
-    await history.see(invoice("other", -DAY), subscription("1", 0, item(0, 10 * DAY)))
+async def test_the_free_time_before_a_fixed_anchor_is_no_lapse_and_the_first_period_is(history: History):
+    first = subscription("1", 0, item(0, 10 * DAY))
+    await history.see(invoice("other", -DAY), first, subscription("1", 10 * DAY, item(10 * DAY, 41 * DAY), made=0))
 
     assert await lapses(history) == ["sub_1 2026-03-12"]
 

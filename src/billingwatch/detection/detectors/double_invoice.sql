@@ -13,8 +13,11 @@ CROSS JOIN LATERAL (
         interval '30 days'
     ) * 0.9 AS length
 ) AS span
-JOIN invoices AS e
-  ON e.subscription_id = i.subscription_id AND e.created_at > i.created_at - span.length AND e.created_at <= i.created_at
+CROSS JOIN LATERAL (
+    SELECT b.invoice_id, b.billing_reason, b.total FROM invoices AS b
+    WHERE b.subscription_id = i.subscription_id AND b.created_at > i.created_at - span.length AND b.created_at <= i.created_at
+    OFFSET 0
+) AS e
 WHERE i.created_at BETWEEN look.since AND look.until
   AND i.billing_reason = 'subscription_cycle' AND i.total > 0
   AND e.billing_reason = 'subscription_cycle' AND e.total > 0 AND e.invoice_id <> i.invoice_id
@@ -43,8 +46,14 @@ WITH pairs AS MATERIALIZED (
             interval '30 days'
         ) * 0.9 AS length
     ) AS span
-    JOIN invoices AS e
-      ON e.subscription_id = i.subscription_id AND e.created_at > i.created_at - span.length AND e.created_at <= i.created_at
+    -- By key: a join would be free to scan all invoices.
+    CROSS JOIN LATERAL (
+        SELECT b.invoice_id, b.account, b.status, b.billing_reason, b.currency, b.total, b.lines, b.period_start_at, b.period_end_at,
+               b.voided_at, b.created_at, b.updated_at, b.event_id
+        FROM invoices AS b
+        WHERE b.subscription_id = i.subscription_id AND b.created_at > i.created_at - span.length AND b.created_at <= i.created_at
+        OFFSET 0
+    ) AS e
     -- What subscription items are billed for by both: the item of which most is.
     LEFT JOIN LATERAL (
         SELECT to_timestamp(b.period_start) AS period_from, o.seconds * interval '1 s' AS overlap,
@@ -97,8 +106,9 @@ WITH pairs AS MATERIALIZED (
           OR drift.enough
       )
       -- A new beginning in between: another anchor, a trial, or an update that billed a period of its own.
-      AND NOT EXISTS (
-          SELECT FROM states AS s
+      -- Asked by key, once per pair: a join would be free to scan all of them.
+      AND (
+          SELECT s.version FROM states AS s
           WHERE s.object_id = i.subscription_id AND s.kind = 'subscription' AND s.created_at <= i.created_at
             AND s.version > coalesce(
                 (
@@ -115,14 +125,16 @@ WITH pairs AS MATERIALIZED (
                     LIMIT 1
                 )
             )
-      )
-      AND NOT EXISTS (
-          SELECT FROM invoices AS u
+          LIMIT 1
+      ) IS NULL
+      AND (
+          SELECT u.invoice_id FROM invoices AS u
           CROSS JOIN LATERAL jsonb_to_recordset(CASE jsonb_typeof(u.lines) WHEN 'array' THEN u.lines END)
               AS l (subscription_item_id text, proration boolean)
           WHERE u.subscription_id = i.subscription_id AND u.created_at >= e.created_at AND u.created_at <= i.created_at
             AND u.billing_reason = 'subscription_update' AND l.subscription_item_id IS NOT NULL AND NOT l.proration
-      )
+          LIMIT 1
+      ) IS NULL
 ),
 repeats AS (
     SELECT p.account, p.subscription_id, p.customer_id, p.currency, p.total, p.invoice_id, p.created_at, p.event_id,

@@ -66,8 +66,9 @@ wrong AS (
     CROSS JOIN LATERAL jsonb_to_recordset(newest.facts -> 'items') AS item (item_id text, amount bigint)
     WHERE item.item_id = l.subscription_item_id AND l.proration IS NOT TRUE AND l.period_end > l.period_start
       AND abs(l.amount - item.amount) >= $4::bigint
-      AND NOT EXISTS (
-          SELECT FROM states AS s
+      -- Asked by key, once per line: a join would be free to scan all states.
+      AND (
+          SELECT s.version FROM states AS s
           CROSS JOIN LATERAL jsonb_to_recordset(s.facts -> 'items') AS t (item_id text, amount bigint, interval text, interval_count int)
           WHERE s.object_id = f.subscription_id AND s.kind = 'subscription' AND s.created_at <= f.judged_at
             AND s.version >= coalesce(
@@ -92,7 +93,8 @@ wrong AS (
                     )) > CASE WHEN t.interval IN ('month', 'year') THEN 3 * 86400 ELSE 0 END + 3600 ELSE true END
                 )
             )
-      )
+          LIMIT 1
+      ) IS NULL
 ),
 billed_wrong AS (
     SELECT w.invoice_id, sum(w.amount - w.expected)::bigint AS lines_off, array_agg(DISTINCT w.event_id) AS event_ids,

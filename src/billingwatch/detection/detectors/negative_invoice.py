@@ -57,7 +57,9 @@ DETECTOR = Detector(
     thresholds=NegativeInvoice,
     watches={
         "invoices": Watch(
-            columns=frozenset({"status", "total", "currency", "billing_reason", "lines", "finalized_at", "voided_at", "created_at"}),
+            columns=frozenset(
+                {"status", "total", "subtotal", "currency", "billing_reason", "lines", "finalized_at", "voided_at", "created_at"}
+            ),
             reach=_at_once,
         )
     },

@@ -12,10 +12,14 @@ WHERE i.created_at BETWEEN $1 AND $2
   AND i.currency IS NOT NULL
   AND (i.status IN ('open', 'paid', 'uncollectible') OR i.finalized_at IS NOT NULL AND i.status IN ('void', 'deleted'))
   AND i.billing_reason IS DISTINCT FROM 'subscription_update'
-  -- The credit of a downgrade may wait for the next renewal: what is left without prorations is then no credit.
-  AND i.total - (
-      SELECT coalesce(sum((line.item ->> 'amount')::bigint), 0)
-      FROM jsonb_array_elements(CASE jsonb_typeof(i.lines) WHEN 'array' THEN i.lines END) AS line (item)
-      WHERE (line.item ->> 'proration')::boolean
-  ) < 0
+  -- The credit of a downgrade may wait for the next renewal: what is left without prorations is then no credit. Tax follows the lines,
+  -- so the subtotal is asked. Of a list that Stripe cut short the credits that are not seen get the benefit of the doubt.
+  AND NOT EXISTS (
+      SELECT FROM (
+          SELECT sum(l.amount) FILTER (WHERE l.proration) AS credit, bool_and(l.listed_all) AS listed_all
+          FROM jsonb_to_recordset(CASE jsonb_typeof(i.lines) WHEN 'array' THEN i.lines END)
+              AS l (amount bigint, proration boolean, listed_all boolean)
+      ) AS prorations
+      WHERE prorations.credit < 0 AND (coalesce(i.subtotal, i.total) >= prorations.credit OR prorations.listed_all IS FALSE)
+  )
 ORDER BY i.created_at, i.invoice_id

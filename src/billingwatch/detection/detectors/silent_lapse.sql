@@ -17,7 +17,13 @@ WHERE EXISTS (
                + CASE WHEN step.length >= interval '1 mon' AND date_trunc('month', due.until + interval '1 day') > due.after
                       THEN interval '3 days' ELSE interval '0' END AS until
     ) AS told
-    JOIN states AS s ON s.kind = 'subscription' AND s.created_at BETWEEN told.since AND told.until
+    CROSS JOIN LATERAL (
+        SELECT r.object_id COLLATE "default" AS subscription_id, r.created_at, r.facts
+        FROM states AS r
+        WHERE r.kind = 'subscription' AND r.created_at BETWEEN told.since AND told.until
+        ORDER BY r.created_at
+        OFFSET 0
+    ) AS s
     CROSS JOIN LATERAL jsonb_to_recordset(s.facts -> 'items') AS t (usage_type text, period_start bigint, period_end bigint)
     CROSS JOIN LATERAL (
         SELECT CASE WHEN step.length = interval '0'
@@ -25,10 +31,15 @@ WHERE EXISTS (
                     ELSE coalesce(to_timestamp(t.period_end), (s.facts ->> 'period_end_at')::timestamptz) END AS due_at
     ) AS turn
     WHERE turn.due_at > due.after AT TIME ZONE 'UTC' AND turn.due_at <= due.until AT TIME ZONE 'UTC'
+      AND s.created_at >= (turn.due_at AT TIME ZONE 'UTC' - step.length) AT TIME ZONE 'UTC'
+      AND s.created_at <= (turn.due_at AT TIME ZONE 'UTC' - step.length) AT TIME ZONE 'UTC' + interval '1 hour'
+          + CASE WHEN step.length >= interval '1 mon' AND date_part('day', turn.due_at AT TIME ZONE 'UTC' + interval '1 day') = 1
+                 THEN interval '3 days' ELSE interval '0' END
       AND t.usage_type IS DISTINCT FROM 'metered'
-      AND NOT EXISTS (
-          SELECT FROM invoices AS i
-          WHERE i.subscription_id = s.object_id
+      -- Asked by key, once per turn: a join would be free to scan all invoices. (Keys of invoices are in the default collation.)
+      AND (
+          SELECT i.invoice_id FROM invoices AS i
+          WHERE i.subscription_id = s.subscription_id
             AND i.created_at BETWEEN turn.due_at - interval '1 hour' AND turn.due_at + interval '1 hour'
             AND i.billing_reason IN ('subscription_cycle', 'subscription_create')
             AND (
@@ -37,12 +48,12 @@ WHERE EXISTS (
                     SELECT FROM jsonb_to_recordset(CASE jsonb_typeof(i.lines) WHEN 'array' THEN i.lines END)
                         AS l (subscription_item_id text, proration boolean, period_start bigint, period_end bigint)
                     WHERE l.subscription_item_id IS NOT NULL AND NOT l.proration
-                      AND to_timestamp(l.period_start)
-                          BETWEEN turn.due_at - interval '1 hour' AND turn.due_at + interval '1 hour'
+                      AND to_timestamp(l.period_start) BETWEEN turn.due_at - interval '1 hour' AND turn.due_at + interval '1 hour'
                       AND to_timestamp(l.period_end) > turn.due_at + interval '1 hour'
                 )
             )
-      )
+          LIMIT 1
+      ) IS NULL
 )
 OR EXISTS (
     SELECT FROM invoices AS i
@@ -53,18 +64,19 @@ OR EXISTS (
 OR EXISTS (
     SELECT FROM anomalies AS a
     WHERE a.detector = 'silent_lapse' AND a.last_seen_at BETWEEN look.since - look.quiet - interval '1 hour' AND look.until
-      AND (
-          EXISTS (
-              SELECT FROM invoices AS i
+      AND coalesce(
+          (
+              SELECT i.invoice_id FROM invoices AS i
               WHERE i.subscription_id = a.evidence #>> '{objects,subscription}'
                 AND i.created_at > look.since - interval '1 hour' AND i.created_at <= look.until
-          )
-          OR EXISTS (
-              SELECT FROM states AS s
+              LIMIT 1
+          ), (
+              SELECT s.object_id FROM states AS s
               WHERE s.object_id = a.evidence #>> '{objects,subscription}'
                 AND s.created_at > look.since - interval '1 hour' AND s.created_at <= look.until
+              LIMIT 1
           )
-      )
+      ) IS NOT NULL
 )
 
 -- incidents --
@@ -73,11 +85,11 @@ WITH due AS (
     SELECT ($1::timestamptz - interval '1 hour' - $3::interval) AT TIME ZONE 'UTC' AS after,
            ($2::timestamptz - $3::interval) AT TIME ZONE 'UTC' AS until
 ),
--- A renewal or a creation tells of the turn that it is (step 0) and of the next. Where the month is shorter than the anchor's day, the
+-- A renewal or a creation tells, within the hour, of the turn that it is (step 0) and of the next. Where the month is shorter than the anchor's day, the
 -- interval before began up to three days later than counting back says.
 turns AS MATERIALIZED (
-    SELECT DISTINCT s.object_id AS subscription_id, turn.due_at,
-           to_timestamp(ceil(extract(epoch FROM turn.due_at + $3::interval) / 3600) * 3600) AS judged_at
+    SELECT DISTINCT s.subscription_id, turn.due_at,
+           to_timestamp(ceil(date_part('epoch', turn.due_at + $3::interval) / 3600) * 3600) AS judged_at
     FROM due
     CROSS JOIN (
         VALUES (interval '0'), (interval '1 day'), (interval '7 days'), (interval '14 days'), (interval '1 mon'), (interval '2 mons'),
@@ -89,7 +101,13 @@ turns AS MATERIALIZED (
                + CASE WHEN step.length >= interval '1 mon' AND date_trunc('month', due.until + interval '1 day') > due.after
                       THEN interval '3 days' ELSE interval '0' END AS until
     ) AS told
-    JOIN states AS s ON s.kind = 'subscription' AND s.created_at BETWEEN told.since AND told.until
+    CROSS JOIN LATERAL (
+        SELECT r.object_id COLLATE "default" AS subscription_id, r.created_at, r.facts
+        FROM states AS r
+        WHERE r.kind = 'subscription' AND r.created_at BETWEEN told.since AND told.until
+        ORDER BY r.created_at
+        OFFSET 0
+    ) AS s
     CROSS JOIN LATERAL jsonb_to_recordset(s.facts -> 'items') AS t (usage_type text, period_start bigint, period_end bigint)
     CROSS JOIN LATERAL (
         SELECT CASE WHEN step.length = interval '0'
@@ -97,6 +115,10 @@ turns AS MATERIALIZED (
                     ELSE coalesce(to_timestamp(t.period_end), (s.facts ->> 'period_end_at')::timestamptz) END AS due_at
     ) AS turn
     WHERE turn.due_at > due.after AT TIME ZONE 'UTC' AND turn.due_at <= due.until AT TIME ZONE 'UTC'
+      AND s.created_at >= (turn.due_at AT TIME ZONE 'UTC' - step.length) AT TIME ZONE 'UTC'
+      AND s.created_at <= (turn.due_at AT TIME ZONE 'UTC' - step.length) AT TIME ZONE 'UTC' + interval '1 hour'
+          + CASE WHEN step.length >= interval '1 mon' AND date_part('day', turn.due_at AT TIME ZONE 'UTC' + interval '1 day') = 1
+                 THEN interval '3 days' ELSE interval '0' END
       AND t.usage_type IS DISTINCT FROM 'metered'
 ),
 expected AS (
@@ -200,7 +222,7 @@ stuck AS (
            ARRAY[i.event_id] AS event_ids, i.finalized_at AS billed_at
     FROM invoices AS i
     CROSS JOIN LATERAL (
-        SELECT to_timestamp(ceil(extract(epoch FROM i.created_at + 2 * $3::interval) / 3600) * 3600) AS judged_at
+        SELECT to_timestamp(ceil(date_part('epoch', i.created_at + 2 * $3::interval) / 3600) * 3600) AS judged_at
     ) AS h
     CROSS JOIN LATERAL (
         SELECT s.version, s.facts ->> 'status' AS status, (s.facts ->> 'collection_paused')::boolean AS collection_paused
