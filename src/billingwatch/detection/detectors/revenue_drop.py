@@ -65,7 +65,8 @@ def _recent(thresholds: RevenueDrop) -> timedelta:
 
 
 def _quiet(thresholds: RevenueDrop) -> timedelta:
-    return max(_recent(thresholds), 3 * HOUR)
+    # A quiet night within an outage does not make two of it.
+    return max(_window(thresholds) // 2, 3 * HOUR)
 
 
 def _reach(thresholds: RevenueDrop) -> timedelta:

@@ -54,7 +54,7 @@ summed AS (
         PARTITION BY l.account, l.currency ORDER BY l.ends_at RANGE BETWEEN $4::interval - interval '1 hour' PRECEDING AND CURRENT ROW
     )
 ),
--- Each hour is what it is now, and what was usual in each of the weeks after it.
+-- Each hour is what happened at its own instant, and what was usual at that of each of the weeks after it.
 gathered AS (
     SELECT s.account, s.currency, i.instant, v.length,
            max(v.amount) FILTER (WHERE week.number = 0) AS amount,
