@@ -144,9 +144,14 @@ def steady_sales(random: Random, name: str, start: float) -> Iterator[Happening]
             continue
         key, fields = f"{name}_{number}", {"account": account, "currency": currency, "amount": random.randint(500, 1500)}
         if random.random() < 0.05:
+            fields["payment_method_type"] = "sepa_debit"
             yield minutes, charge(key, minutes, status="pending", **fields)
             decided = minutes + random.uniform(0, 12) * DAY
             yield decided, random.choice((charge, failed))(key, minutes, snapshot=2, updated=decided, **fields)
+        elif random.random() < 0.05:
+            yield minutes, charge(key, minutes, captured=False, **fields)
+            decided = minutes + random.uniform(0, 7) * DAY
+            yield decided, charge(key, minutes, snapshot=2, updated=decided, status=random.choice(("succeeded", "expired")), **fields)
         else:
             yield minutes, charge(key, minutes, **fields)
 

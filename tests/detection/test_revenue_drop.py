@@ -176,15 +176,21 @@ async def test_refunds_are_no_drop(history: History):
     assert await history.anomalies() == []
 
 
-async def test_what_is_pending_or_authorized_is_on_its_way(history: History):
+async def test_what_is_decided_or_captured_later_counts_from_the_start(history: History):
+    debits = [charge(f"d_{i}", -2 * DAY + i * 60, status="pending", amount=1000, payment_method_type="us_bank_account") for i in range(48)]
     await history.see(
         *sales(-4 * WEEK, 0, when=lambda minute: minute < -2 * DAY),
-        *sales(-2 * DAY, 0, minutes=60, name="p", status="pending"),
+        *debits,
         *sales(-2 * DAY + 30, 0, minutes=60, name="a", captured=False),
     )
     await history.tick(at(0))
+    pending = await history.anomalies()
+    bounced = [failed(f"d_{i}", -2 * DAY + i * 60, snapshot=2, payment_method_type="us_bank_account", amount=1000) for i in range(48)]
+    await history.see(*bounced, *sales(0, 7 * DAY))
+    await history.tick(at(7 * DAY))
 
-    assert await history.anomalies() == []
+    assert pending == []
+    assert await history.anomalies("revenue_drop") == []
 
 
 async def test_failed_payments_are_no_revenue(history: History):

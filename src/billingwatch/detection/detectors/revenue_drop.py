@@ -5,8 +5,9 @@ are steady, and within the day where they are few. What is usual is the median o
 renewals or one outage among them changes nothing, and a day without sales counts as zero. It is a drop when the amount fell by at least so
 much and chance does not explain it: neither the scatter between those weeks, nor that few payments vary, nor that some are large.
 
-Money counts by when a customer paid or authorized it; what is pending or not captured yet counts, for the weeks before were once pending
-too; refunds do not. An outage that is over is not judged on: the last quarter of the window must be low as well.
+Money counts when a customer pays or authorizes it, and nothing that is decided later takes it back: neither a refund, nor an authorization
+that expires, nor a bank debit or a voucher that fails days after. So a payment weighs the same now as in the weeks to come, and what was
+judged stays judged. An outage that is over is not judged on: the last quarter of the window must be low as well.
 
 Accounts and currencies are judged apart. With less than three weeks of charges before the window it is learning.
 """
@@ -24,6 +25,23 @@ sql = load_statements(__file__, "revenue_drop.sql")
 
 HOUR, WEEK = timedelta(hours=1), timedelta(weeks=1)
 WEEKS_MIN = 3
+# Decided days after they were made; until then they are pending.
+DELAYED_METHODS = (
+    "ach_debit",
+    "acss_debit",
+    "au_becs_debit",
+    "bacs_debit",
+    "boleto",
+    "customer_balance",
+    "konbini",
+    "multibanco",
+    "nz_bank_account",
+    "oxxo",
+    "payto",
+    "sepa_debit",
+    "sofort",
+    "us_bank_account",
+)
 RECENT = 4  # part of the window that shows whether it is over
 UNEXPLAINED = 0.1  # of what is usual: how much a steady business may vary from week to week all the same
 RECOVERED = 0.75  # of what is usual
@@ -47,7 +65,8 @@ def _recent(thresholds: RevenueDrop) -> timedelta:
 
 
 def _quiet(thresholds: RevenueDrop) -> timedelta:
-    return max(_recent(thresholds), 3 * HOUR)
+    # A quiet night within an outage does not make two of it.
+    return max(_window(thresholds) // 2, 3 * HOUR)
 
 
 def _reach(thresholds: RevenueDrop) -> timedelta:
@@ -72,6 +91,7 @@ def _parameters(thresholds: RevenueDrop) -> tuple[object, ...]:
         RECOVERED,
         _quiet(thresholds),
         EVIDENCE_LIMIT,
+        DELAYED_METHODS,
     )
 
 
@@ -114,8 +134,8 @@ DETECTOR = Detector(
     description="Far less money comes in than at the same hours of the same weekday in the weeks before.",
     thresholds=RevenueDrop,
     watches={
-        # What was captured later counts from the start; only how much of it is known then.
-        "charges": Watch(columns=frozenset({"status", "captured", "amount", "amount_captured", "currency", "created_at"}), reach=_reach)
+        # Not its status: what a payment counts does not change with it.
+        "charges": Watch(columns=frozenset({"amount", "currency", "created_at"}), reach=_reach)
     },
     quiet=_quiet,
     settles=True,

@@ -6,7 +6,8 @@ OFFSET 9
 
 -- incidents --
 -- $1 since, $2 until, $3 window, $4 its recent part, $5 baseline weeks, $6 weeks needed, $7 minimum payments, $8 minimum drop,
--- $9 minimum strength, $10 unexplained part, $11 recovered part, $12 quiet, $13 evidence limit.
+-- $9 minimum strength, $10 unexplained part, $11 recovered part, $12 quiet, $13 evidence limit,
+-- $14 delayed payment methods.
 -- An hour is named by its end, which belongs to it: so an instant of the grid closes the hours before it.
 WITH hours AS MATERIALIZED (
     SELECT DISTINCT hour.ends_at
@@ -22,10 +23,9 @@ taken AS MATERIALIZED (
     FROM hours AS h
     CROSS JOIN LATERAL (
         SELECT coalesce(c.account, '') AS account, c.currency, count(*) AS payments,
-               sum(CASE WHEN c.captured AND c.amount_captured > 0 THEN c.amount_captured ELSE c.amount END)::float8 AS amount,
-               sum(power(c.amount::float8, 2)) AS squares
+               sum(c.amount::float8) AS amount, sum(c.amount::float8 * c.amount) AS squares
         FROM charges AS c
-        WHERE c.created_at > h.ends_at - interval '1 hour' AND c.created_at <= h.ends_at AND c.status IN ('succeeded', 'pending')
+        WHERE c.created_at > h.ends_at - interval '1 hour' AND c.created_at <= h.ends_at AND (c.status <> 'failed' OR c.payment_method_type = ANY ($14::text[]))
         GROUP BY coalesce(c.account, ''), c.currency
     ) AS p
 ),
@@ -54,7 +54,7 @@ summed AS (
         PARTITION BY l.account, l.currency ORDER BY l.ends_at RANGE BETWEEN $4::interval - interval '1 hour' PRECEDING AND CURRENT ROW
     )
 ),
--- Each hour is what it is now, and what was usual in each of the weeks after it.
+-- Each hour is what happened at its own instant, and what was usual at that of each of the weeks after it.
 gathered AS (
     SELECT s.account, s.currency, i.instant, v.length,
            max(v.amount) FILTER (WHERE week.number = 0) AS amount,
@@ -150,7 +150,7 @@ CROSS JOIN LATERAL (
     FROM (
         SELECT c.event_id, c.charge_id, c.created_at
         FROM charges AS c
-        WHERE c.created_at > p.ends_at - p.length AND c.created_at <= p.ends_at AND c.status IN ('succeeded', 'pending')
+        WHERE c.created_at > p.ends_at - p.length AND c.created_at <= p.ends_at AND (c.status <> 'failed' OR c.payment_method_type = ANY ($14::text[]))
           AND coalesce(c.account, '') = i.account AND c.currency = i.currency
         ORDER BY c.created_at DESC, c.charge_id DESC
         LIMIT $13

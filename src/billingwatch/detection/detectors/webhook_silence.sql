@@ -1,7 +1,7 @@
 -- candidates --
 -- Silent, or silent just before: then an event may have ended what is open. Longer looks are rare, and searched.
 SELECT
-WHERE EXISTS (SELECT FROM events AS e WHERE e.received_at <= look.until - interval '21 days')
+WHERE (SELECT e.received_at FROM events AS e ORDER BY e.received_at, e.event_id LIMIT 1) <= look.until - interval '21 days'
   AND (
       look.since < look.until
       OR NOT EXISTS (
@@ -76,7 +76,7 @@ rhythm AS (
         SELECT min(b.arrived_at) FILTER (WHERE b.number = $4::int) - (s.silent_since - week.number * interval '7 days') AS took
         FROM bursts AS b
     ) AS w
-    WHERE EXISTS (SELECT FROM events AS e WHERE e.received_at <= s.silent_since - week.number * interval '7 days')
+    WHERE (SELECT e.received_at FROM events AS e ORDER BY e.received_at, e.event_id LIMIT 1) <= s.silent_since - week.number * interval '7 days'
     GROUP BY s.silent_since, s.event_id
     HAVING count(*) >= $6::int
 ),
