@@ -221,6 +221,8 @@ LINE = {
     "subscription_item_id": "si_1",
     "period_start": NOW,
     "period_end": NOW + DAY,
+    "discounted": False,
+    "listed_all": False,
 }
 
 
@@ -237,7 +239,8 @@ LINE = {
             },
             {**LINE, "proration": False, "subscription_item_id": None},
         ),
-        ({"amount": 5}, {**dict.fromkeys(LINE), "amount": 5, "proration": False}),
+        ({**MODERN_LINE, "discounts": ["di_1"]}, {**LINE, "discounted": True}),
+        ({"amount": 5}, {**dict.fromkeys(LINE), "amount": 5, "proration": False, "discounted": False, "listed_all": False}),
     ],
 )
 def test_a_line_is_read_in_every_shape(line: Json, read_as: Json) -> None:
@@ -254,3 +257,51 @@ def test_a_line_is_read_in_every_shape(line: Json, read_as: Json) -> None:
 )
 def test_an_invoice_names_its_customer_in_every_shape(fields: Json, customer_id: str | None) -> None:
     assert read(invoice(**fields)).customer_id == customer_id
+
+
+@pytest.mark.parametrize("lines", [listed(LEGACY_LINE), [LEGACY_LINE]])
+def test_lines_say_whether_the_list_is_whole(lines: Json) -> None:
+    assert read(invoice(lines=lines)).lines == [{**LINE, "listed_all": True}]
+
+
+@pytest.mark.parametrize(
+    ("fields", "amount"),
+    [
+        ({"total_discount_amounts": [{"amount": 100, "discount": "di_1"}, {"amount": 50, "discount": "di_2"}]}, 150),
+        ({"total_discount_amounts": []}, 0),
+        ({"total_discount_amounts": None}, None),
+        ({}, None),
+        ({"total_discount_amounts": [{"discount": "di_1"}]}, None),
+        (
+            {
+                "total_discount_amounts": [{"amount": 100, "discount": "di_1"}],
+                "total_pretax_credit_amounts": [
+                    {"amount": 100, "discount": "di_1", "type": "discount"},
+                    {"amount": 30, "credit_balance_transaction": "cbtxn_1", "type": "credit_balance_transaction"},
+                ],
+            },
+            130,
+        ),
+    ],
+)
+def test_discounts_and_credit_grants_are_what_is_taken_off(fields: Json, amount: int | None) -> None:
+    assert read(invoice(**fields)).discount_amount == amount
+
+
+@pytest.mark.parametrize(
+    ("fields", "amount"),
+    [
+        ({"total_taxes": [{"amount": 190, "tax_behavior": "exclusive"}, {"amount": 10, "tax_behavior": "inclusive"}]}, 190),
+        ({"total_taxes": []}, 0),
+        ({"total_taxes": None}, None),
+        ({"tax": 200, "total_tax_amounts": [{"amount": 190, "inclusive": False}, {"amount": 10, "inclusive": True}]}, 190),
+        ({"tax": None, "total_tax_amounts": []}, 0),
+        ({"tax": 190}, 190),
+        ({"tax": None}, None),
+        ({"total_taxes": [{"amount": 190, "tax_behavior": "exclusive"}], "amount_shipping": 500}, None),
+        ({"total_taxes": [], "shipping_cost": {"amount_subtotal": 500, "amount_tax": 0, "amount_total": 500}}, None),
+        ({"total_taxes": [], "amount_shipping": 0, "shipping_cost": None}, 0),
+    ],
+)
+def test_tax_is_what_comes_on_top_in_every_shape(fields: Json, amount: int | None) -> None:
+    assert read(invoice(**fields)).tax_amount == amount

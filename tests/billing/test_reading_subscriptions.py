@@ -40,8 +40,31 @@ def test_a_subscription_is_read_whole() -> None:
             "usage_type": "licensed",
             "period_start": NOW,
             "period_end": NOW + 31 * DAY,
+            "amount": 2000,
         }
     ]
+
+
+@pytest.mark.parametrize(
+    ("sold", "amount"),
+    [
+        (item(quantity=3), 6000),
+        (item(quantity=None), 2000),
+        (item(quantity=0), 0),
+        (item(quantity=3, price=price(None, unit_amount_decimal="0.5")), 2),
+        (item(quantity=10, price=price(100, interval="year", interval_count=2)), 1000),
+        (item(quantity=11, price=price(100, transform_quantity={"divide_by": 5, "round": "up"})), 300),
+        (item(quantity=11, price=price(100, transform_quantity={"divide_by": 5, "round": "down"})), 200),
+        ({"id": "si_1", "plan": {"id": "gold", "amount": 900, "interval": "month", "currency": "usd"}, "quantity": 2}, 1800),
+        (item(price=price(None, billing_scheme="tiered")), None),
+        (item(price=price(100, recurring={"interval": "month", "usage_type": "metered"})), None),
+        (item(price=price(None)), None),
+        (item(price=price(100, currency="eur")), None),
+        (item(current_trial={"trial_end": NOW + DAY}), None),
+    ],
+)
+def test_an_item_says_what_an_interval_costs_where_that_is_known(sold: Json, amount: int | None) -> None:
+    assert read(subscription("sub_1", sold)).items[0]["amount"] == amount
 
 
 def test_the_period_is_the_earliest_of_the_items() -> None:

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from billingwatch.billing.rows import Charge, Dispute, Invoice, Refund, Row, Subscription
+import msgspec
+
+from billingwatch.billing.rows import Charge, Customer, Dispute, Invoice, PaymentMethod, Refund, Row, Subscription
 from billingwatch.billing.store import project
 from billingwatch.detection.detector import Thresholds
 from billingwatch.detection.engine import DetectionOutcome, detect, judge_time, settle
@@ -156,7 +158,7 @@ def unpaid(key: str, minutes: float = 0, **fields: Any) -> Invoice:
 def subscription(
     key: str, minutes: float = 0, *, snapshot: int = 1, updated: float | None = None, account: str | None = None, **fields: Any
 ) -> Subscription:
-    """Unless told otherwise: an active subscription to one monthly plan of 10.00 USD. Once canceled, no later snapshot replaces it."""
+    """Unless told otherwise: an active subscription to one monthly plan of 10.00 USD that renews in thirty days. Once canceled, no later snapshot replaces it."""
     status, mrr = fields.get("status", "active"), fields.get("mrr", 1000)
     ended = status in {"canceled", "incomplete_expired"}
     stamp = _stamp(f"sub_{key}", minutes, snapshot, updated, account)
@@ -167,9 +169,9 @@ def subscription(
         "currency": "usd",
         "items": [item(mrr or 0)],
         "mrr": mrr,
-        "period_start_at": None,
-        "period_end_at": None,
-        "billing_cycle_anchor_at": None,
+        "period_start_at": stamp["updated_at"],
+        "period_end_at": stamp["updated_at"] + timedelta(days=30),
+        "billing_cycle_anchor_at": at(minutes),
         "trial_end_at": None,
         "cancel_at_period_end": False,
         "cancel_at": None,
@@ -200,6 +202,63 @@ def item(unit_amount: int, **fields: Any) -> dict[str, Any]:
     }
 
 
+def customer(
+    key: str, minutes: float = 0, *, snapshot: int = 1, updated: float | None = None, account: str | None = None, **fields: Any
+) -> Customer:
+    defaults: dict[str, Any] = {
+        "email": None,
+        "name": None,
+        "currency": None,
+        "delinquent": False,
+        "default_payment_method_id": None,
+        "deleted": False,
+    }
+    return Customer(customer_id=f"cus_{key}", **{**defaults, **fields}, **_stamp(f"cus_{key}", minutes, snapshot, updated, account))
+
+
+def payment_method(
+    key: str, minutes: float = 0, *, snapshot: int = 1, updated: float | None = None, account: str | None = None, **fields: Any
+) -> PaymentMethod:
+    """Unless told otherwise: a card of the customer of the same key that is good for years."""
+    defaults: dict[str, Any] = {
+        "customer_id": f"cus_{key}",
+        "type": "card",
+        "card_brand": "visa",
+        "card_last4": "4242",
+        "card_fingerprint": None,
+        "card_exp_month": 12,
+        "card_exp_year": 2032,
+    }
+    return PaymentMethod(
+        payment_method_id=f"pm_{key}", **{**defaults, **fields}, **_stamp(f"pm_{key}", minutes, snapshot, updated, account)
+    )
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """An event as ingest records it, or another delivery of one that is recorded."""
+
+    event_id: str
+    occurred_at: datetime
+    signed_at: datetime | None
+    received_at: datetime
+    account: str | None = None
+    type: str = "charge.succeeded"
+    disposition: str = "process"
+
+
+def delivery(key: str, minutes: float = 0, *, sent: float = 0, travelled: float = 0.2, **fields: Any) -> Delivery:
+    """Received at `minutes`, `travelled` seconds after Stripe sent it, which was `sent` seconds after it happened."""
+    received_at = at(minutes)
+    signed_at = received_at - timedelta(seconds=travelled)
+    times = {"occurred_at": signed_at - timedelta(seconds=sent), "signed_at": signed_at, "received_at": received_at}
+    return Delivery(event_id=f"evt_{key}", **{**times, **fields})
+
+
+def replayed(key: str, minutes: float = 0, *, ago: float = 0, **fields: Any) -> Delivery:
+    """An event of `ago` minutes before that did not come through the webhook."""
+    return delivery(key, minutes, signed_at=None, occurred_at=at(minutes - ago), **fields)
+
+
 class History:
     """What happened to one tenant."""
 
@@ -216,6 +275,20 @@ class History:
         """One visit with these rows."""
         changes = await project(self.tenant, rows)
         return await detect(self.tenant, changes, as_of=as_of, tuning=self.tuning, judged_until=self.judged_until)
+
+    async def receive(self, *deliveries: Delivery) -> None:
+        """What ingest writes when these arrive."""
+        await self.tenant.executemany(
+            """
+            INSERT INTO events (
+                event_id, type, livemode, account, occurred_at, signed_at, received_at, last_received_at, disposition, payload
+            )
+            VALUES ($1, $2, true, $3, $4, $5, $6, $6, $7, '{}')
+            ON CONFLICT ON CONSTRAINT events_pkey DO UPDATE
+            SET deliveries = events.deliveries + 1, last_received_at = greatest(events.last_received_at, excluded.last_received_at)
+            """,
+            [(d.event_id, d.type, d.account, d.occurred_at, d.signed_at, d.received_at, d.disposition) for d in deliveries],
+        )
 
     async def tick(self, until: datetime, *, as_of: datetime | None = None) -> DetectionOutcome:
         """Let the detectors of time judge what they have not judged, up to `until`."""

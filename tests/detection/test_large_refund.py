@@ -21,15 +21,22 @@ async def test_a_refund_far_above_what_is_charged_is_an_anomaly(history: History
     await history.see(refund("a", 0, of=charge("big", -100), amount=60_000, reason="requested_by_customer"))
 
     anomaly = await history.anomaly()
-    assert (anomaly.detector, anomaly.subject, anomaly.severity, anomaly.status) == (NAME, "re_a", "critical", "open")
-    assert anomaly.summary == "600.00 USD was refunded of ch_big, 12.0 times what 99 of 100 charges stay below"
+    assert (anomaly.detector, anomaly.subject, anomaly.severity, anomaly.status) == (NAME, "re_a", "warning", "open")
+    assert anomaly.summary == "600.00 USD was refunded of ch_big, 12 times the median charge"
     assert (anomaly.opened_at, anomaly.amounts) == (NOON, {"usd": 60_000})
     numbers = anomaly.evidence["numbers"]
-    assert (numbers["large_charge"], numbers["compared_charges"], numbers["comparable_refunds"]) == (5000, 60, 0)
+    assert (numbers["median_charge"], numbers["large_charge"], numbers["compared_charges"]) == (5000, 5000, 60)
+    assert numbers["comparable_refunds"] == 0
+
+
+async def test_forty_times_the_median_charge_is_critical(history: History):
+    await history.see(*usual(), refund("a", 0, of=charge("big"), amount=200_000))
+
+    assert (await history.anomaly()).severity == "critical"
 
 
 async def test_a_refund_of_what_is_charged_now_and_then_is_usual(history: History):
-    await history.see(*usual(), *usual(name="yearly", amount=80_000, days=1))
+    await history.see(*usual(), *usual(name="yearly", amount=80_001, days=1))
 
     await history.see(refund("a", 0, of=charge("big"), amount=80_000))
 
@@ -40,16 +47,16 @@ async def test_the_floor_counts_in_whole_units_whatever_the_decimals(history: Hi
     await history.see(*usual(amount=100), *usual(name="yen", amount=100, currency="jpy"), *usual(name="dinar", amount=100, currency="kwd"))
 
     await history.see(
-        refund("cents", 0, of=charge("a"), amount=49_999),
-        refund("yen", 0, of=charge("b"), amount=500, currency="jpy"),
-        refund("few_yen", 0, of=charge("b2"), amount=499, currency="jpy"),
-        refund("fils", 0, of=charge("c"), amount=499_999, currency="kwd"),
-        refund("dinars", 0, of=charge("d"), amount=500_000, currency="kwd"),
+        refund("cents", 0, of=charge("a"), amount=9_999),
+        refund("yen", 0, of=charge("b"), amount=800, currency="jpy"),
+        refund("few_yen", 0, of=charge("b2"), amount=799, currency="jpy"),
+        refund("fils", 0, of=charge("c"), amount=99_999, currency="kwd"),
+        refund("dinars", 0, of=charge("d"), amount=100_000, currency="kwd"),
     )
 
     assert {anomaly.subject: anomaly.amounts for anomaly in await history.anomalies()} == {
-        "re_yen": {"jpy": 500},
-        "re_dinars": {"kwd": 500_000},
+        "re_yen": {"jpy": 800},
+        "re_dinars": {"kwd": 100_000},
     }
 
 
@@ -128,15 +135,15 @@ async def test_a_connected_account_is_measured_by_its_own_charges(history: Histo
 
     of_own, of_other = charge("own"), charge("other", account="acct_2")
     await history.see(refund("own", 0, of=of_own, amount=60_000), refund("other", 0, of=of_other, amount=60_000))
-    await history.see(refund("larger", 5, of=of_other, amount=200_000))
+    await history.see(refund("larger", 5, of=of_other, amount=720_000))
 
     assert [anomaly.subject for anomaly in await history.anomalies()] == ["re_own", "re_larger acct_2"]
 
 
 async def test_a_tenant_can_tune_what_is_large(history: History):
-    history.thresholds = {NAME: LargeRefund(min_amount=10, charge_factor=0.5, critical_factor=2)}
+    history.thresholds = {NAME: LargeRefund(min_amount=10, median_factor=1, large_factor=0.5, critical_factor=2)}
 
-    await history.see(*usual(), refund("a", 0, of=charge("a"), amount=2500), refund("b", 0, of=charge("b"), amount=2499))
+    await history.see(*usual(), refund("a", 0, of=charge("a"), amount=5000), refund("b", 0, of=charge("b"), amount=4999))
 
     anomaly = await history.anomaly()
     assert (anomaly.subject, anomaly.severity) == ("re_a", "warning")

@@ -11,18 +11,34 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from billingwatch.billing.rows import Row
+from billingwatch.detection.detectors.card_testing import CardTesting
 from billingwatch.detection.detectors.charge_failure_spike import ChargeFailureSpike
+from billingwatch.detection.detectors.currency_mismatch import CurrencyMismatch
 from billingwatch.detection.detectors.dispute_opened import DisputeOpened
 from billingwatch.detection.detectors.duplicate_charge import DuplicateCharge
 from billingwatch.detection.detectors.fraud_spike import FraudSpike
+from billingwatch.detection.detectors.large_refund import LargeRefund
 from billingwatch.detection.detectors.plan_downgrade import PlanDowngrade
+from billingwatch.detection.detectors.refund_spike import RefundSpike
 from billingwatch.detection.store import Anomaly
 from billingwatch.postgres.connections import TenantConnection
 
-from .history import DAY, History, at, blocked, charge, dispute, failed, invoice, item, refund, subscription, unpaid, warning
+from .history import DAY, History, at, blocked, charge, customer, dispute, failed, invoice, item, refund, subscription, unpaid, warning
 
 # Low, so that small histories have many incidents that begin, grow, merge and end.
 LOW = {
+    "card_testing": CardTesting(
+        window_minutes=20,
+        min_blocked=3,
+        min_blocked_rate=0.1,
+        baseline_factor=1.2,
+        min_strength=2,
+        min_card_attempts=3,
+        min_customer_cards=2,
+        min_cards=3,
+        baseline_days=3,
+        critical_attempts=6,
+    ),
     "charge_failure_spike": ChargeFailureSpike(
         window_minutes=60, min_attempts=5, min_failures=2, baseline_days=3, min_strength=2, baseline_factor=1.2
     ),
@@ -30,6 +46,9 @@ LOW = {
     "duplicate_charge": DuplicateCharge(window_minutes=20),
     "fraud_spike": FraudSpike(window_days=1, min_cases=2, min_rate=0.02),
     "plan_downgrade": PlanDowngrade(min_share=0.01, warning_mrr_share=0.01, settle_days=1),
+    "currency_mismatch": CurrencyMismatch(min_charges=1, min_days=0),
+    "large_refund": LargeRefund(min_amount=1, median_factor=1, large_factor=0.5, baseline_days=7),
+    "refund_spike": RefundSpike(window_hours=6, min_refunds=3, baseline_factor=1.2, min_strength=2, baseline_days=3),
 }
 LATENESS = 3 * DAY  # minutes that Stripe delivers late
 # What is not a function of history: identity and bookkeeping. A row that says nothing new still takes its newest event's id and date.
@@ -157,6 +176,77 @@ def collections(random: Random, name: str, start: float) -> Iterator[Happening]:
             yield minutes, invoice(key, created, snapshot=snapshot + 1, updated=minutes, **fields, **end, payment_ids=[f"pi_{key}"])
 
 
+def trying_cards(random: Random, name: str, start: float) -> Iterator[Happening]:
+    """Few cards are tried again and again within two hours, by guests or by one customer, some with success that is given back."""
+    account, customer_id = random.choice((None, None, "acct_2")), random.choice((None, f"cus_{name}"))
+    for number in range(random.randint(3, 25)):
+        key, minutes = f"{name}_{number}", start + random.randint(0, 120)
+        fields: dict[str, Any] = {
+            "account": account,
+            "customer_id": customer_id,
+            "card_fingerprint": random.choice((None, "fp_1", "fp_2", "fp_3", f"fp_{key}")),
+            "amount": random.choice((100, 200, 5000)),
+            "currency": random.choice(("usd", "jpy")),
+            "from_invoice": random.random() < 0.1,
+        }
+        kind = random.choice((charge, failed, failed, blocked))
+        yield minutes, kind(key, minutes, **fields)
+        if kind is charge and random.random() < 0.4:
+            given_back = minutes + random.choice((10, 2 * DAY))
+            yield given_back, charge(key, minutes, snapshot=2, updated=given_back, amount_refunded=fields["amount"], **fields)
+
+
+def sales(random: Random, name: str, start: float) -> Iterator[Happening]:
+    """Cards and debits of the days before, by which it is known what is usual and what is small."""
+    account = random.choice((None, None, "acct_2"))
+    for number in range(random.randint(20, 60)):
+        key, minutes = f"{name}_{number}", start - random.uniform(0, 8) * DAY
+        kind = random.choice((charge, charge, charge, failed, blocked))
+        yield minutes, kind(key, minutes, account=account, amount=random.choice((150, 500, 900)), card_fingerprint=f"fp_{key}")
+
+
+def refunds_given(random: Random, name: str, start: float) -> Iterator[Happening]:
+    """Much is given back within hours, in parts or at once, some of it in vain; now and then something was given back before."""
+    account = random.choice((None, None, "acct_2"))
+    for number in range(random.randint(3, 15)):
+        key = f"{name}_{number}"
+        minutes = start + random.choice((-random.uniform(0, 8) * DAY, 60 * random.uniform(0, 12), 60 * random.randint(0, 12)))
+        paid = charge(f"{name}_{number % 10}", minutes - 60, account=account, currency=random.choice(("usd", "usd", "jpy")))
+        fields = {"amount": random.choice((100, 400, 1000, 100_000)), "reason": random.choice((None, None, "expired_uncaptured_charge"))}
+        yield minutes - 60, paid
+        yield minutes, refund(key, minutes, of=paid, status=random.choice(("pending", "succeeded")), **fields)
+        if random.random() < 0.3:
+            decided = minutes + random.uniform(0, 20) * DAY
+            yield decided, refund(key, minutes, of=paid, status=random.choice(("succeeded", "failed", "canceled")), snapshot=2, **fields)
+
+
+def currencies(random: Random, name: str, start: float) -> Iterator[Happening]:
+    """One customer pays in one currency, then in others; Stripe may say which is theirs, and some of it is decided or given back later."""
+    account = random.choice((None, None, "acct_2"))
+    if random.random() < 0.5:
+        for snapshot in range(1, random.randint(2, 3)):
+            told = start + random.uniform(-2, 8) * DAY
+            own = random.choice((None, "usd", "eur"))
+            yield told, customer(name, start - 3 * DAY, snapshot=snapshot, updated=told, account=account, currency=own)
+    for number in range(random.randint(2, 12)):
+        key, minutes = f"{name}_{number}", start + random.choice((0, random.uniform(0, 12) * DAY))
+        fields: dict[str, Any] = {
+            "account": account,
+            "customer_id": f"cus_{name}",
+            "amount": random.choice((1000, 2000)),
+            "currency": random.choice(("usd", "usd", "usd", "eur", "jpy")),
+        }
+        if random.random() < 0.2:
+            yield minutes, charge(key, minutes, status="pending", **fields)
+            decided = minutes + random.uniform(0, 12) * DAY
+            yield decided, random.choice((charge, failed))(key, minutes, snapshot=2, updated=decided, **fields)
+        else:
+            yield minutes, random.choice((charge, charge, failed))(key, minutes, **fields)
+            if random.random() < 0.2:
+                given_back = minutes + random.choice((0, 60, 5 * DAY))
+                yield given_back, charge(key, minutes, snapshot=2, updated=given_back, amount_refunded=fields["amount"], **fields)
+
+
 EPISODES: tuple[Callable[[Random, str, float], Iterator[Happening]], ...] = (
     failures,
     failures,
@@ -165,6 +255,10 @@ EPISODES: tuple[Callable[[Random, str, float], Iterator[Happening]], ...] = (
     credits_given,
     plans,
     collections,
+    trying_cards,
+    sales,
+    refunds_given,
+    currencies,
 )
 
 

@@ -50,7 +50,7 @@ async def test_twice_what_is_needed_is_critical(history: History):
 async def test_a_growing_business_refunds_more_and_is_fine(history: History):
     await history.see(FIRST, *usual(10))
 
-    await history.see(*given_back("a", 24))
+    await history.see(*given_back("a", 22))
 
     assert await history.anomalies() == []
 
@@ -58,7 +58,7 @@ async def test_a_growing_business_refunds_more_and_is_fine(history: History):
 async def test_few_refunds_of_a_tiny_tenant_are_no_spike(history: History):
     await history.see(FIRST)
 
-    await history.see(*given_back("a", 9))
+    await history.see(*given_back("a", 5))
 
     assert await history.anomalies() == []
 
@@ -89,7 +89,7 @@ async def test_one_bad_day_is_not_what_is_usual(history: History):
 
 @pytest.mark.parametrize("fields", [{"status": "failed"}, {"status": "canceled"}, {"reason": "expired_uncaptured_charge"}])
 async def test_what_gave_nothing_back_does_not_count(history: History, fields: dict[str, str]):
-    await history.see(FIRST, *given_back("a", 9), *given_back("b", 30, **fields))
+    await history.see(FIRST, *given_back("a", 5), *given_back("b", 30, **fields))
 
     assert await history.anomalies() == []
 
@@ -98,14 +98,14 @@ async def test_refunds_that_fail_later_take_the_spike_back(history: History):
     await history.see(FIRST, *given_back("a", 10, status="pending"))
     assert len(await history.anomalies()) == 1
 
-    outcome = await history.see(*given_back("a", 10, status="failed", snapshot=2)[:3])
+    outcome = await history.see(*given_back("a", 10, status="failed", snapshot=2)[:5])
 
     assert [finding.resolution for finding in outcome.resolved] == ["retracted"]
     assert await history.anomalies() == []
 
 
 async def test_the_parts_of_one_charge_are_one_refunded_charge_and_add_up_to_its_amount(history: History):
-    await history.see(FIRST, *given_back("a", 8))
+    await history.see(FIRST, *given_back("a", 4))
     parts = [refund(f"part_{i}", i, of=charge("parted", amount_refunded=(i + 1) * 100), amount=100) for i in range(6)]
 
     await history.see(*parts)
@@ -114,8 +114,8 @@ async def test_the_parts_of_one_charge_are_one_refunded_charge_and_add_up_to_its
 
     anomaly = await history.anomaly()
     assert before == []
-    assert (anomaly.evidence["numbers"]["refunds"], anomaly.evidence["numbers"]["refunded_charges"]) == (15, 10)
-    assert anomaly.amounts == {"usd": 8 * 1000 + 600 + 1000}
+    assert (anomaly.evidence["numbers"]["refunds"], anomaly.evidence["numbers"]["refunded_charges"]) == (11, 6)
+    assert anomaly.amounts == {"usd": 4 * 1000 + 600 + 1000}
 
 
 async def test_amounts_far_above_the_usual_are_a_spike_in_their_currency(history: History):
@@ -132,7 +132,7 @@ async def test_amounts_far_above_the_usual_are_a_spike_in_their_currency(history
 async def test_one_large_refund_among_few_is_no_spike(history: History):
     await history.see(FIRST, *usual(1))
 
-    await history.see(*given_back("a", 6), refund("large", 30, of=charge("large"), amount=5_000_000))
+    await history.see(*given_back("a", 3), refund("large", 30, of=charge("large"), amount=5_000_000))
 
     assert await history.anomalies(NAME) == []
 

@@ -22,7 +22,9 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("event_id", sa.Text(collation="C"), nullable=False),
         sa.Column("facts", postgresql.JSONB(), nullable=False),
-        sa.CheckConstraint("kind IN ('customer', 'invoice', 'payment_method', 'subscription')", name=op.f("states_kind_known")),
+        sa.CheckConstraint(
+            "kind IN ('customer', 'first_charge', 'invoice', 'payment_method', 'subscription')", name=op.f("states_kind_known")
+        ),
         sa.PrimaryKeyConstraint("object_id", "version", name="states_pkey"),
     )
     op.create_index("states_kind_created_at_idx", "states", ["kind", "created_at"], unique=False)

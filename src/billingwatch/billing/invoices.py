@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from billingwatch.billing.charges import read_charge
 from billingwatch.billing.events import Event
 from billingwatch.billing.rows import Invoice, Json, Row
 from billingwatch.billing.shapes import (
+    BIGINT_MAX,
     INTEGER_MAX,
     Fields,
     currency,
@@ -81,9 +82,9 @@ def _row(event: Event, invoice: Fields, *, status: str, payment_ids: set[str], s
         paid_at=instant(transitions, "paid_at"),
         voided_at=instant(transitions, "voided_at"),
         payment_ids=sorted(payment_ids),
-        lines=[_line(line) for line in entries(invoice, "lines")] if invoice.get("lines") is not None else None,
-        discount_amount=_sum(invoice, "total_discount_amounts"),
-        tax_amount=whole(invoice, "tax") if "tax" in invoice else _sum(invoice, "total_taxes"),
+        lines=_lines(invoice),
+        discount_amount=_taken_off(invoice),
+        tax_amount=_tax_on_top(invoice),
         **event.stamp(
             instant(invoice, "created") or instant(invoice, "date"),  # `date` until 2019
             stage=stage,
@@ -92,12 +93,28 @@ def _row(event: Event, invoice: Fields, *, status: str, payment_ids: set[str], s
     )
 
 
-def _sum(invoice: Fields, name: str) -> int | None:
-    """Add up the amounts of a list; None where the payload has no such list or one amount is missing."""
-    if not isinstance(invoice.get(name), list):
+def _taken_off(invoice: Fields) -> int | None:
+    """Add up discounts and used credit grants; None where the payload does not tell."""
+    if not isinstance(invoice.get("total_discount_amounts"), list):
         return None
-    amounts = [whole(entry, "amount") for entry in entries(invoice, name)]
-    return None if None in amounts else sum(amount or 0 for amount in amounts)
+    grants = (credit for credit in entries(invoice, "total_pretax_credit_amounts") if text(credit, "type") == "credit_balance_transaction")
+    return _sum([*entries(invoice, "total_discount_amounts"), *grants])
+
+
+def _tax_on_top(invoice: Fields) -> int | None:
+    """Add up the tax that is not in the prices; None where the payload does not tell, or shipping hides it."""
+    if whole(invoice, "amount_shipping") or whole(section(invoice, "shipping_cost"), "amount_total"):
+        return None
+    for name in ("total_taxes", "total_tax_amounts"):
+        if isinstance(invoice.get(name), list):
+            return _sum(tax for tax in entries(invoice, name) if not (flag(tax, "inclusive") or text(tax, "tax_behavior") == "inclusive"))
+    return whole(invoice, "tax")
+
+
+def _sum(parts: Iterable[Fields]) -> int | None:
+    amounts = [whole(part, "amount") for part in parts]
+    total = sum(amount or 0 for amount in amounts)
+    return None if None in amounts or abs(total) > BIGINT_MAX else total
 
 
 def _status(event: Event, invoice: Fields) -> str:
@@ -140,6 +157,13 @@ def _paying(payment: Fields) -> Iterator[str]:
     yield from filter(None, (reference(paid_by, name) for name in ("charge", "payment_intent", "payment_record")))
 
 
+def _lines(invoice: Fields) -> list[Json] | None:
+    if invoice.get("lines") is None:
+        return None
+    listed_all = not flag(section(invoice, "lines"), "has_more")
+    return [{**_line(line), "listed_all": listed_all} for line in entries(invoice, "lines")]
+
+
 def _line(line: Fields) -> Json:
     parent = section(line, "parent")
     details = section(parent, text(parent, "type") or "")
@@ -153,4 +177,5 @@ def _line(line: Fields) -> Json:
         "subscription_item_id": reference(line, "subscription_item") or reference(details, "subscription_item"),
         "period_start": seconds(period, "start"),
         "period_end": seconds(period, "end"),
+        "discounted": bool(line.get("discounts")),
     }

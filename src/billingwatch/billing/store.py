@@ -13,7 +13,7 @@ import asyncpg
 import msgspec
 
 from billingwatch.billing.rows import Charge, Customer, Dispute, Invoice, PaymentMethod, Refund, Row, Subscription
-from billingwatch.billing.states import State, states_of
+from billingwatch.billing.states import FIRST_CHARGES, State, states_of
 from billingwatch.postgres.connections import TenantConnection
 from billingwatch.postgres.statements import load_statements
 
@@ -58,11 +58,12 @@ async def project(tenant: TenantConnection, rows: Sequence[Row]) -> list[Change]
 
 
 async def _remember(tenant: TenantConnection, states: Sequence[State]) -> list[Change]:
-    """Keep states that were not known; each counts as an inserted row of `<kind>_states`."""
-    rows = await tenant.fetch(sql["insert_states"], msgspec.json.encode(states).decode())
+    """Keep states that were not known; each counts as an inserted row of `<kind>_states`, but first charges: their rows tell of them."""
+    rows = await tenant.fetch(sql["insert_states"], msgspec.json.encode(states).decode(), FIRST_CHARGES)
     return [
         Change(table=f"{row['kind']}_states", key=row["object_id"], created_at=row["created_at"], inserted=True, columns=STATE_COLUMNS)
         for row in rows
+        if row["kind"] != "first_charge"
     ]
 
 

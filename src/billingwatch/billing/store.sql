@@ -208,9 +208,13 @@ FROM payment_methods
 WHERE payment_method_id = ANY ($2::text[]);
 
 -- insert_states --
--- Each state once, whatever the order; returns those that were not known.
+-- Each state once, whatever the order; returns those that were not known. A charge is left out once $2 earlier ones are known: then it is
+-- not one of the first whatever comes.
 INSERT INTO states (object_id, version, kind, account, created_at, event_id, facts)
-SELECT object_id, version, kind, account, created_at, event_id, facts
-FROM json_populate_recordset(NULL::states, $1::json)
+SELECT g.object_id, g.version, g.kind, g.account, g.created_at, g.event_id, g.facts
+FROM json_populate_recordset(NULL::states, $1::json) AS g
+WHERE g.kind <> 'first_charge' OR $2::int > (
+    SELECT count(*) FROM (SELECT FROM states AS s WHERE s.object_id = g.object_id AND s.version < g.version LIMIT $2) AS earlier
+)
 ON CONFLICT ON CONSTRAINT states_pkey DO NOTHING
 RETURNING object_id, kind, created_at;

@@ -39,14 +39,15 @@ def read_subscription(event: Event, subscription: Fields) -> list[Row]:
     period_start, period_end = _earliest(subscription, items, "current_period_start"), _earliest(subscription, items, "current_period_end")
     canceled_at = seconds(subscription, "canceled_at")
     listed_all = not flag(section(subscription, "items"), "has_more")
+    sold_in = currency(subscription) or next((code for item in items if (code := currency(_price(item)))), None)
     return [
         Subscription(
             subscription_id=identity(subscription),
             customer_id=reference(subscription, "customer") or reference(subscription, "customer_account"),
             status=status,
             collection_method=text(subscription, "collection_method"),
-            currency=currency(subscription) or next((code for item in items if (code := currency(_price(item)))), None),
-            items=[_item(item) for item in items],
+            currency=sold_in,
+            items=[_item(item, sold_in) for item in items],
             mrr=_mrr(items) if listed_all else None,
             period_start_at=None if period_start is None else from_seconds(period_start),
             period_end_at=None if period_end is None else from_seconds(period_end),
@@ -98,7 +99,7 @@ def _unit_amount(price: Fields) -> int | None:
     return whole(price, "amount") if named is None else named
 
 
-def _item(item: Fields) -> Json:
+def _item(item: Fields, sold_in: str | None) -> Json:
     price = _price(item)
     recurring = _recurring(price)
     return {
@@ -111,7 +112,21 @@ def _item(item: Fields) -> Json:
         "usage_type": text(recurring, "usage_type"),
         "period_start": seconds(item, "current_period_start"),
         "period_end": seconds(item, "current_period_end"),
+        "amount": _amount(item, sold_in),
     }
+
+
+def _amount(item: Fields, sold_in: str | None) -> int | None:
+    """Give what an interval costs in minor units; None where tiers, usage, a trial of the item or a price in another currency decide."""
+    price = _price(item)
+    unit = _unit_amount_exactly(price)
+    if unit is None or text(price, "billing_scheme") == "tiered" or text(_recurring(price), "usage_type") == "metered":
+        return None
+    if item.get("current_trial") is not None or currency(price) not in {None, sold_in}:
+        return None
+    quantity = whole(item, "quantity")
+    amount = round(unit * _packages(price, 1 if quantity is None else quantity))
+    return amount if abs(amount) <= BIGINT_MAX else None
 
 
 def _mrr(items: Iterable[Fields]) -> int | None:

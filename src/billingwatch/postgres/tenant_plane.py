@@ -137,10 +137,14 @@ invoices = Table(
     Column("paid_at", Instant),
     Column("voided_at", Instant),
     Column("payment_ids", ARRAY(Text), nullable=False, doc="Payment intents and charges known to have paid it"),
-    Column("lines", JSONB, doc="[{price_id, amount, quantity, proration, subscription_item_id, period_start, period_end}]"),
+    Column(
+        "lines",
+        JSONB,
+        doc="[{price_id, amount, quantity, proration, subscription_item_id, period_start, period_end, discounted, listed_all}]",
+    ),
     *_snapshot_columns(),
-    Column("discount_amount", BigInteger, doc="Minor units taken off by discounts"),
-    Column("tax_amount", BigInteger, doc="Minor units of tax, inclusive or not"),
+    Column("discount_amount", BigInteger, doc="Minor units taken off by discounts and credit grants"),
+    Column("tax_amount", BigInteger, doc="Minor units of tax added to the subtotal; what the prices include is not in it"),
     PrimaryKeyConstraint("invoice_id", name="invoices_pkey"),
     Index("invoices_created_at_idx", "created_at"),
     Index("invoices_subscription_id_created_at_idx", "subscription_id", "created_at"),
@@ -158,7 +162,7 @@ subscriptions = Table(
         "items",
         JSONB,
         nullable=False,
-        doc="[{item_id, price_id, unit_amount, quantity, interval, interval_count, usage_type, period_start, period_end}]",
+        doc="[{item_id, price_id, unit_amount, quantity, interval, interval_count, usage_type, period_start, period_end, amount}]",
     ),
     Column("mrr", BigInteger, doc="Minor units per month, before discounts; null when the items do not tell"),
     Column("period_start_at", Instant, doc="Earliest over the items"),
@@ -244,17 +248,21 @@ payment_methods = Table(
 states = Table(
     "states",
     metadata,
-    Column("object_id", Key, nullable=False, doc="sub_…, pm_…, cus_… or in_…"),
+    Column("object_id", Key, nullable=False, doc="sub_…, pm_…, cus_… or in_…; of a charge the customer and the currency"),
     Column("version", Key, nullable=False, doc="Orders the states of one object, as in the object's own table"),
     Column(
-        "kind", Text, nullable=False, doc="subscription, payment_method, customer, or invoice: one that an attempt to collect left unpaid"
+        "kind",
+        Text,
+        nullable=False,
+        doc="subscription, payment_method, customer; invoice: one that an attempt to collect left unpaid; "
+        "first_charge: one of the first by which a customer paid in a currency",
     ),
     Column("account", Text, doc="Connected account (acct_…) the object lives on; null: the tenant's own"),
     Column("created_at", Instant, nullable=False, doc="When the event occurred that told of this state"),
     Column("event_id", Key, nullable=False),
     Column("facts", JSONB, nullable=False, doc="The columns of the object's table as they were then"),
     PrimaryKeyConstraint("object_id", "version", name="states_pkey"),
-    CheckConstraint("kind IN ('customer', 'invoice', 'payment_method', 'subscription')", name="kind_known"),
+    CheckConstraint("kind IN ('customer', 'first_charge', 'invoice', 'payment_method', 'subscription')", name="kind_known"),
     Index("states_kind_created_at_idx", "kind", "created_at"),
 )
 

@@ -1,8 +1,9 @@
 """One refund is far larger than what this tenant usually charges, let alone gives back.
 
-What is large depends on the tenant and the currency: a refund counts from a multiple of the amount that 99 of 100 charges in its currency
-stay below, and from a floor in whole units of the currency, whatever its decimals. A tenant that has given back that much several times in
-the last weeks does so usually. An authorization that expired uncaptured had taken nothing; a refund that failed or was canceled ends it.
+What is large depends on the tenant and the currency: a refund counts from a multiple of the median charge in its currency, if it is also
+larger than nearly all charges, and from a floor in whole units of the currency, whatever its decimals. A tenant that has given back that
+much several times in the last weeks does so usually. An authorization that expired uncaptured had taken nothing; a refund that failed or
+was canceled ends it.
 
 Charges and refunds are compared with whatever became of them, up to three days before the day of the refund: later events change nothing.
 """
@@ -33,15 +34,19 @@ BASELINE_SAMPLE = 300  # charges of each day
 MIN_CHARGES = 20  # in the currency; of a tenant with fewer it is not known what is large
 COMPARABLE = 1.5  # a refund that is at most so many times another one is as usual as that
 USUAL_REFUNDS = 3  # comparable ones that make it usual
+LARGE = 0.97  # share of charges that a large one exceeds
 
 
 class LargeRefund(Thresholds, frozen=True, kw_only=True):
     min_amount: Annotated[
         int, threshold("Refund needed, in whole units of its currency", unit="currency units", ge=1, le=1_000_000_000)
-    ] = 500
-    charge_factor: Annotated[float, threshold("Refund needed, as a multiple of a large charge", unit="factor", ge=0.5, le=100)] = 1.5
-    baseline_days: Annotated[int, threshold("Days that large charges and refunds are taken from", unit="days", ge=7, le=90)] = 42
-    critical_factor: Annotated[float, threshold("Multiple of a large charge that makes it critical", unit="factor", ge=1, le=1000)] = 5.0
+    ] = 100
+    median_factor: Annotated[float, threshold("Refund needed, as a multiple of the median charge", unit="factor", ge=1, le=1000)] = 8.0
+    large_factor: Annotated[float, threshold("Refund needed, as a multiple of a large charge", unit="factor", ge=0.5, le=100)] = 1.0
+    baseline_days: Annotated[int, threshold("Days whose charges and refunds it is compared with", unit="days", ge=7, le=90)] = 42
+    critical_factor: Annotated[float, threshold("Multiple of the median charge that makes it critical", unit="factor", ge=1, le=10_000)] = (
+        40.0
+    )
 
 
 def _warm_up(_: LargeRefund) -> timedelta:
@@ -53,19 +58,21 @@ def _parameters(thresholds: LargeRefund) -> tuple[object, ...]:
         thresholds.min_amount,
         sorted(ZERO_DECIMAL),
         sorted(THREE_DECIMAL),
-        thresholds.charge_factor,
+        thresholds.median_factor,
+        thresholds.large_factor,
         thresholds.baseline_days,
         LATENESS,
         BASELINE_SAMPLE,
         MIN_CHARGES,
         COMPARABLE,
         USUAL_REFUNDS,
+        LARGE,
     )
 
 
 def _judge(row: Row, thresholds: LargeRefund) -> Incident:
     created_at, amount, currency = row["created_at"], row["amount"], row["currency"]
-    multiple = amount / max(row["large_charge"], 1)
+    multiple = amount / max(row["median_charge"], 1)
     of_charge = f" of {row['charge_id']}" if row["charge_id"] else ""
     return Incident(
         subject=subject_of(row["refund_id"], row["account"]),
@@ -73,7 +80,7 @@ def _judge(row: Row, thresholds: LargeRefund) -> Incident:
         last_seen_at=created_at,
         ended_at=row["withdrawn_at"] and max(row["withdrawn_at"], created_at),
         severity="critical" if multiple >= thresholds.critical_factor else "warning",
-        summary=f"{format_money(amount, currency)} was refunded{of_charge}, {multiple:.1f} times what 99 of 100 charges stay below",
+        summary=f"{format_money(amount, currency)} was refunded{of_charge}, {multiple:.3g} times the median charge",
         amounts={currency: amount},
         evidence=evidence_of(
             since=created_at,
@@ -85,6 +92,7 @@ def _judge(row: Row, thresholds: LargeRefund) -> Incident:
                 "currency": currency,
                 "reason": row["reason"],
                 "status": row["status"],
+                "median_charge": row["median_charge"],
                 "large_charge": row["large_charge"],
                 "compared_charges": row["compared_charges"],
                 "comparable_refunds": row["comparable_refunds"],

@@ -37,7 +37,7 @@ suspects AS MATERIALIZED (
 days AS MATERIALIZED (
     SELECT DISTINCT s.account, s.day,
            s.day - $9::interval - $8::int * interval '1 day' AS since, s.day - $9::interval AS until,
-           extract(epoch FROM $3::interval) / 86400 AS of_a_day
+           date_part('epoch', $3::interval) / 86400 AS of_a_day
     FROM suspects AS s
     WHERE s.day - $9::interval - $8::int * interval '1 day' >= least(
         (SELECT min(c.created_at) FROM charges AS c), (SELECT min(r.created_at) FROM refunds AS r)
@@ -48,7 +48,7 @@ earlier AS MATERIALIZED (
     FROM days AS d
     CROSS JOIN LATERAL (
         SELECT r.currency, r.amount, coalesce(r.charge_id, r.payment_intent_id, r.refund_id) AS subject,
-               floor(extract(epoch FROM d.until - r.created_at) / 86400)::int AS number
+               floor(date_part('epoch', d.until - r.created_at) / 86400)::int AS number
         FROM refunds AS r
         WHERE r.created_at >= d.since AND r.created_at < d.until AND coalesce(r.account, '') = d.account
           AND r.reason IS DISTINCT FROM 'expired_uncaptured_charge'
@@ -64,11 +64,12 @@ usual AS MATERIALIZED (
     GROUP BY d.account, d.day, d.of_a_day
 ),
 usual_amounts AS MATERIALIZED (
-    SELECT d.account, d.day, m.currency, m.median,
+    SELECT d.account, d.day, m.currency, m.median, m.large,
            percentile_cont(0.9) WITHIN GROUP (ORDER BY coalesce(n.amount, 0)) * greatest(d.of_a_day, 1) AS amount
     FROM days AS d
     JOIN (
-        SELECT e.account, e.day, e.currency, percentile_cont(0.5) WITHIN GROUP (ORDER BY e.amount) AS median
+        SELECT e.account, e.day, e.currency, percentile_cont(0.5) WITHIN GROUP (ORDER BY e.amount) AS median,
+               percentile_cont(0.9) WITHIN GROUP (ORDER BY e.amount) AS large
         FROM earlier AS e
         GROUP BY e.account, e.day, e.currency
         HAVING count(*) >= $10
@@ -79,16 +80,18 @@ usual_amounts AS MATERIALIZED (
         FROM earlier AS e
         GROUP BY e.account, e.day, e.currency, e.number
     ) AS n ON n.account = d.account AND n.day = d.day AND n.currency = m.currency AND n.number = before.number
-    GROUP BY d.account, d.day, d.of_a_day, m.currency, m.median
+    GROUP BY d.account, d.day, d.of_a_day, m.currency, m.median, m.large
 ),
--- How many times what is needed: by count, and by amount, whichever says more.
+-- How many times what is needed (counts spread like their root, amounts like that of so many large refunds): by count, and by amount, whichever says more.
 compared AS (
     SELECT s.account, s.currency, s.created_at, s.refunds, s.amount, u.refunds AS usual_count, a.amount AS usual_amount,
            CASE WHEN s.refunds >= $4 THEN s.refunds / greatest(
                $4::float8, u.refunds * $6::float8, u.refunds + $7::float8 * sqrt(greatest(u.refunds, 1))
            ) ELSE 0 END AS excess_of_count,
            CASE WHEN s.refunds_in_currency >= $5 AND a.amount IS NOT NULL
-                THEN s.amount::float8 / nullif(greatest(a.amount * $6::float8, a.median * $4::float8), 0) ELSE 0 END AS excess_of_amount
+                THEN s.amount::float8 / nullif(greatest(
+                    2 * a.median * $4::float8, a.amount * $6::float8, a.amount + $7::float8 * sqrt(greatest(a.amount, a.large) * a.large)
+                ), 0) ELSE 0 END AS excess_of_amount
     FROM suspects AS s
     JOIN usual AS u ON u.account = s.account AND u.day = s.day
     LEFT JOIN usual_amounts AS a ON a.account = s.account AND a.day = s.day AND a.currency = s.currency

@@ -1,0 +1,50 @@
+-- candidates --
+-- The space and the exclamation mark are neighbours: what lies between are a customer's first charges, by currency.
+SELECT FROM charges AS c
+WHERE c.created_at BETWEEN look.since AND look.until AND c.status = 'succeeded' AND c.captured AND c.customer_id IS NOT NULL
+  AND EXISTS (
+      SELECT FROM states AS s
+      WHERE s.object_id > c.customer_id || ' ' AND s.object_id < c.customer_id || '!' AND s.object_id <> c.customer_id || ' ' || c.currency
+        AND s.created_at < c.created_at
+  )
+
+-- incidents --
+-- $1 since, $2 until, $3 minimum charges, $4 minimum time, $5 time after which a customer was moved, $6 first charges that are kept.
+WITH firsts AS MATERIALIZED (
+    SELECT c.charge_id, c.customer_id, coalesce(c.account, '') AS account, c.amount, c.amount_refunded, c.currency, c.created_at, c.updated_at,
+           c.event_id
+    FROM charges AS c
+    WHERE c.created_at BETWEEN $1 AND $2 AND c.status = 'succeeded' AND c.captured AND c.customer_id IS NOT NULL
+      AND c.charge_id = (
+          SELECT s.facts ->> 'charge_id' FROM states AS s WHERE s.object_id = c.customer_id || ' ' || c.currency ORDER BY s.version LIMIT 1
+      )
+)
+SELECT f.charge_id, f.customer_id, f.account, f.amount, f.amount_refunded, f.currency, f.created_at, f.updated_at, f.event_id,
+       u.currency AS usual_currency, u.payments AS earlier_payments, u.first_at, u.charge_ids AS earlier_charge_ids,
+       m.currency AS customer_currency,
+       EXISTS (SELECT FROM charges AS e WHERE e.charge_id = ANY (u.charge_ids) AND e.amount = f.amount) AS same_number
+FROM firsts AS f
+CROSS JOIN LATERAL (
+    SELECT min(s.currency) AS currency, count(DISTINCT s.currency) AS currencies, count(*) AS payments, min(s.created_at) AS first_at,
+           array_agg(s.charge_id ORDER BY s.created_at, s.charge_id) AS charge_ids
+    FROM (
+        SELECT s.created_at, s.facts ->> 'currency' AS currency, s.facts ->> 'charge_id' AS charge_id,
+               row_number() OVER (PARTITION BY s.object_id ORDER BY s.version) AS number
+        FROM states AS s
+        WHERE s.object_id > f.customer_id || ' ' AND s.object_id < f.customer_id || '!' AND s.object_id <> f.customer_id || ' ' || f.currency
+          AND s.created_at < f.created_at
+    ) AS s
+    WHERE s.number <= $6
+) AS u
+LEFT JOIN LATERAL (
+    SELECT s.facts ->> 'currency' AS currency
+    FROM states AS s
+    WHERE s.object_id = f.customer_id AND s.kind = 'customer' AND s.created_at <= f.created_at - $5::interval
+    ORDER BY s.version DESC
+    LIMIT 1
+) AS m ON true
+WHERE u.currencies = 1
+  AND u.first_at <= f.created_at - $4::interval
+  AND u.payments >= CASE WHEN m.currency = u.currency THEN 1 ELSE $3 END
+  AND coalesce(m.currency, '') <> f.currency
+ORDER BY f.created_at, f.charge_id

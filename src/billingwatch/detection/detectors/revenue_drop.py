@@ -1,0 +1,128 @@
+"""Far less money comes in than at the same hours of the same weekday in the weeks before.
+
+Judged every hour on the window before it and on its last quarter, so that a checkout that stopped working shows within hours where sales
+are steady, and within the day where they are few. What is usual is the median of the weeks before: one month's start, one round of annual
+renewals or one outage among them changes nothing, and a day without sales counts as zero. It is a drop when the amount fell by at least so
+much and chance does not explain it: neither the scatter between those weeks, nor that few payments vary, nor that some are large.
+
+Money counts by when a customer paid or authorized it; what is pending or not captured yet counts, for the weeks before were once pending
+too; refunds do not. An outage that is over is not judged on: the last quarter of the window must be low as well.
+
+Accounts and currencies are judged apart. With less than three weeks of charges before the window it is learning.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+
+from billingwatch.billing.money import format_money
+from billingwatch.detection.detector import EVIDENCE_LIMIT, Detector, Incident, Row, Thresholds, Watch, evidence_of, subject_of, threshold
+from billingwatch.postgres.statements import load_statements
+
+sql = load_statements(__file__, "revenue_drop.sql")
+
+HOUR, WEEK = timedelta(hours=1), timedelta(weeks=1)
+WEEKS_MIN = 3
+RECENT = 4  # part of the window that shows whether it is over
+UNEXPLAINED = 0.1  # of what is usual: how much a steady business may vary from week to week all the same
+RECOVERED = 0.75  # of what is usual
+
+
+class RevenueDrop(Thresholds, frozen=True, kw_only=True):
+    window_hours: Annotated[int, threshold("Revenue is added up over this long, and over a quarter of it", unit="hours", ge=4, le=168)] = 24
+    baseline_weeks: Annotated[int, threshold("Weeks before that say what is usual", unit="weeks", ge=3, le=12)] = 6
+    min_drop: Annotated[float, threshold("Part of the usual revenue that must be missing", unit="fraction", ge=0.2, le=1)] = 0.5
+    critical_drop: Annotated[float, threshold("Missing part that makes it critical", unit="fraction", ge=0.2, le=1)] = 0.8
+    min_payments: Annotated[int, threshold("Payments usual in the window", unit="payments", ge=5, le=100_000)] = 12
+    min_strength: Annotated[float, threshold("How surely it must be no accident", unit="standard deviations", ge=2, le=20)] = 4.5
+
+
+def _window(thresholds: RevenueDrop) -> timedelta:
+    return timedelta(hours=thresholds.window_hours)
+
+
+def _recent(thresholds: RevenueDrop) -> timedelta:
+    return timedelta(hours=thresholds.window_hours // RECENT)
+
+
+def _quiet(thresholds: RevenueDrop) -> timedelta:
+    return max(_recent(thresholds), 3 * HOUR)
+
+
+def _reach(thresholds: RevenueDrop) -> timedelta:
+    # The week before the baseline tells whether there is enough history.
+    return (thresholds.baseline_weeks + 1) * WEEK + _window(thresholds)
+
+
+def _warm_up(thresholds: RevenueDrop) -> timedelta:
+    return WEEKS_MIN * WEEK + _window(thresholds)
+
+
+def _parameters(thresholds: RevenueDrop) -> tuple[object, ...]:
+    return (
+        _window(thresholds),
+        _recent(thresholds),
+        thresholds.baseline_weeks,
+        WEEKS_MIN,
+        thresholds.min_payments,
+        thresholds.min_drop,
+        thresholds.min_strength,
+        UNEXPLAINED,
+        RECOVERED,
+        _quiet(thresholds),
+        EVIDENCE_LIMIT,
+    )
+
+
+def _judge(row: Row, thresholds: RevenueDrop) -> Incident:
+    currency, seen, usual = row["currency"], row["amount"], row["usual"]
+    hours = row["length"] // HOUR
+    return Incident(
+        subject=subject_of(currency, row["account"]),
+        opened_at=row["opened_at"],
+        last_seen_at=row["last_seen_at"],
+        severity="critical" if row["deepest"] >= thresholds.critical_drop else "warning",
+        summary=f"{format_money(seen, currency)} came in within {hours} hours until {row['peak_at']:%Y-%m-%d %H:%M} UTC, "
+        f"usually {format_money(usual, currency)} ({1 - seen / usual:.0%} less)",
+        amounts={currency: usual - seen},
+        evidence=evidence_of(
+            since=row["opened_at"] - row["length"],
+            until=row["last_seen_at"],
+            event_ids=row["event_ids"],
+            events=row["payments"],
+            numbers={
+                "peak_at": row["peak_at"].isoformat(),
+                "window_hours": hours,
+                "amount": seen,
+                "usual_amount": usual,
+                "currency": currency,
+                "payments": row["payments"],
+                "usual_payments": row["usual_payments"],
+                "amounts_of_weeks_before": row["amounts"],
+                "payments_of_weeks_before": row["counts"],
+                "strength": round(row["strength"], 2),
+            },
+            objects={"charges": row["charge_ids"]},
+        ),
+    )
+
+
+DETECTOR = Detector(
+    name="revenue_drop",
+    title="Revenue drop",
+    description="Far less money comes in than at the same hours of the same weekday in the weeks before.",
+    thresholds=RevenueDrop,
+    watches={
+        # What was captured later counts from the start; only how much of it is known then.
+        "charges": Watch(columns=frozenset({"status", "captured", "amount", "amount_captured", "currency", "created_at"}), reach=_reach)
+    },
+    quiet=_quiet,
+    settles=True,
+    every=HOUR,
+    warm_up=_warm_up,
+    candidates=sql["candidates"],
+    incidents=sql["incidents"],
+    parameters=_parameters,
+    judge=_judge,
+)

@@ -1,0 +1,159 @@
+-- candidates --
+-- No verdict without some payments in the longest baseline there may be; the current ones may be missing.
+SELECT FROM charges AS c
+WHERE c.created_at BETWEEN look.since - interval '91 days' AND look.until - interval '7 days'
+OFFSET 9
+
+-- incidents --
+-- $1 since, $2 until, $3 window, $4 its recent part, $5 baseline weeks, $6 weeks needed, $7 minimum payments, $8 minimum drop,
+-- $9 minimum strength, $10 unexplained part, $11 recovered part, $12 quiet, $13 evidence limit.
+-- An hour is named by its end, which belongs to it: so an instant of the grid closes the hours before it.
+WITH hours AS MATERIALIZED (
+    SELECT DISTINCT hour.ends_at
+    FROM generate_series(0, $5::int) AS week (number)
+    CROSS JOIN generate_series(
+        $1::timestamptz - $3::interval + interval '1 hour' - week.number * interval '7 days',
+        $2::timestamptz - week.number * interval '7 days',
+        interval '1 hour'
+    ) AS hour (ends_at)
+),
+taken AS MATERIALIZED (
+    SELECT h.ends_at, p.account, p.currency, p.amount, p.payments, p.squares
+    FROM hours AS h
+    CROSS JOIN LATERAL (
+        SELECT coalesce(c.account, '') AS account, c.currency, count(*) AS payments,
+               sum(CASE WHEN c.captured AND c.amount_captured > 0 THEN c.amount_captured ELSE c.amount END)::float8 AS amount,
+               sum(power(c.amount::float8, 2)) AS squares
+        FROM charges AS c
+        WHERE c.created_at > h.ends_at - interval '1 hour' AND c.created_at <= h.ends_at AND c.status IN ('succeeded', 'pending')
+        GROUP BY coalesce(c.account, ''), c.currency
+    ) AS p
+),
+-- A row for every hour of those that can have a usual number of payments at all: in half of at least three weeks. Nothing is joined here and
+-- below: how many rows there are is unknown to the planner, and a loop over a loop of them would be slow.
+listed AS (
+    SELECT t.account, t.currency, t.ends_at, t.amount, t.payments, t.squares, false AS counts_hour,
+           sum(t.payments) OVER (PARTITION BY t.account, t.currency) AS total
+    FROM taken AS t
+    UNION ALL
+    SELECT s.account, s.currency, h.ends_at, 0, 0, 0, true, s.total
+    FROM (SELECT t.account, t.currency, sum(t.payments) AS total FROM taken AS t GROUP BY t.account, t.currency) AS s
+    CROSS JOIN hours AS h
+    WHERE s.total >= 2 * $7::int
+),
+summed AS (
+    SELECT l.account, l.currency, l.ends_at, l.counts_hour,
+           sum(l.amount) OVER whole AS amount, sum(l.payments) OVER whole AS payments, sum(l.squares) OVER whole AS squares,
+           sum(l.amount) OVER recent AS recent_amount, sum(l.payments) OVER recent AS recent_payments,
+           sum(l.squares) OVER recent AS recent_squares
+    FROM listed AS l
+    WHERE l.total >= 2 * $7::int
+    WINDOW whole AS (
+        PARTITION BY l.account, l.currency ORDER BY l.ends_at RANGE BETWEEN $3::interval - interval '1 hour' PRECEDING AND CURRENT ROW
+    ), recent AS (
+        PARTITION BY l.account, l.currency ORDER BY l.ends_at RANGE BETWEEN $4::interval - interval '1 hour' PRECEDING AND CURRENT ROW
+    )
+),
+-- Each hour is what it is now, and what was usual in each of the weeks after it.
+gathered AS (
+    SELECT s.account, s.currency, i.instant, v.length,
+           max(v.amount) FILTER (WHERE week.number = 0) AS amount,
+           max(v.payments) FILTER (WHERE week.number = 0)::float8 AS payments,
+           array_agg(v.amount ORDER BY week.number) FILTER (WHERE week.number > 0) AS amounts,
+           array_agg(v.payments::float8 ORDER BY week.number) FILTER (WHERE week.number > 0) AS counts,
+           array_agg(v.squares ORDER BY week.number) FILTER (WHERE week.number > 0) AS squares
+    FROM summed AS s
+    CROSS JOIN generate_series(0, $5::int) AS week (number)
+    CROSS JOIN LATERAL (SELECT s.ends_at + week.number * interval '7 days' AS instant) AS i
+    CROSS JOIN LATERAL (
+        VALUES ($3::interval, s.amount, s.payments, s.squares), ($4::interval, s.recent_amount, s.recent_payments, s.recent_squares)
+    ) AS v (length, amount, payments, squares)
+    WHERE s.counts_hour AND i.instant BETWEEN $1::timestamptz AND $2::timestamptz
+    GROUP BY s.account, s.currency, i.instant, v.length
+),
+compared AS (
+    SELECT g.account, g.currency, g.instant AS ends_at, g.length, g.amount, g.payments, u.usual, u.usual_payments, u.squares,
+           g.amounts[:u.weeks] AS amounts, g.counts[:u.weeks] AS counts,
+           max(g.amount / nullif(u.usual, 0)) FILTER (WHERE g.length = $4::interval)
+               OVER (PARTITION BY g.account, g.currency, g.instant) AS recent_part
+    FROM gathered AS g
+    CROSS JOIN LATERAL (
+        -- Where history begins, as far as it matters to the instant.
+        SELECT c.created_at FROM charges AS c
+        WHERE c.created_at > g.instant - $3::interval - ($5::int + 1) * interval '7 days' AND c.created_at <= g.instant
+        ORDER BY c.created_at
+        LIMIT 1
+    ) AS begun
+    CROSS JOIN LATERAL (
+        SELECT count(*)::int AS weeks, avg(w.squares) AS squares,
+               percentile_cont(0.5) WITHIN GROUP (ORDER BY w.amount) AS usual,
+               percentile_cont(0.5) WITHIN GROUP (ORDER BY w.payments) AS usual_payments
+        FROM unnest(g.amounts, g.counts, g.squares) WITH ORDINALITY AS w (amount, payments, squares, number)
+        WHERE begun.created_at <= g.instant - w.number * interval '7 days' - $3::interval
+    ) AS u
+    WHERE u.weeks >= $6::int
+),
+suspects AS (
+    SELECT c.account, c.currency, c.ends_at, c.length, c.amount, c.payments, c.usual, c.usual_payments, c.squares, c.amounts, c.counts
+    FROM compared AS c
+    WHERE c.usual_payments >= $7 AND c.usual > 0 AND c.amount <= c.usual * (1 - $8::float8)
+      -- None usual in the recent part, at night say, tells nothing.
+      AND coalesce(c.recent_part, 0) <= $11::float8
+),
+marks AS (
+    SELECT s.account, s.currency, s.ends_at, s.length, s.amount, s.payments, s.usual, s.usual_payments, s.amounts, s.counts, g.strength,
+           lag(s.ends_at) OVER (PARTITION BY s.account, s.currency ORDER BY s.ends_at, s.length) + $12::interval < s.ends_at AS after_quiet
+    FROM suspects AS s
+    CROSS JOIN LATERAL (
+        -- 1.4826 times the median deviation from the median is the standard deviation of what is normal, and blind to outliers.
+        SELECT 1.4826 * percentile_cont(0.5) WITHIN GROUP (ORDER BY abs(w.amount - s.usual)) AS amount,
+               1.4826 * percentile_cont(0.5) WITHIN GROUP (ORDER BY abs(w.payments - s.usual_payments)) AS payments
+        FROM unnest(s.amounts, s.counts) AS w (amount, payments)
+    ) AS scatter
+    CROSS JOIN LATERAL (
+        SELECT greatest(
+            (s.usual - s.amount) / sqrt(power(scatter.amount, 2) + s.squares + power($10::float8 * s.usual, 2)),
+            -- Signed root of the likelihood ratio of two Poisson counts, less sure by as much as weeks scatter more than those do.
+            CASE WHEN s.payments < s.usual_payments THEN sqrt(
+                2 * (s.usual_payments - s.payments + CASE WHEN s.payments > 0 THEN s.payments * ln(s.payments / s.usual_payments) ELSE 0 END)
+                / (greatest(1, power(scatter.payments, 2) / s.usual_payments) + power($10::float8, 2) * s.usual_payments)
+            ) ELSE 0 END
+        ) AS strength
+    ) AS g
+    WHERE g.strength >= $9::float8
+),
+numbered AS MATERIALIZED (
+    SELECT m.account, m.currency, m.ends_at, m.length, m.amount, m.payments, m.usual, m.usual_payments, m.amounts, m.counts, m.strength,
+           count(*) FILTER (WHERE m.after_quiet) OVER (PARTITION BY m.account, m.currency ORDER BY m.ends_at, m.length) AS number
+    FROM marks AS m
+),
+islands AS (
+    SELECT n.account, n.currency, n.number, min(n.ends_at) AS opened_at, max(n.ends_at) AS last_seen_at,
+           max(1 - n.amount / n.usual) AS deepest
+    FROM numbered AS n
+    GROUP BY n.account, n.currency, n.number
+)
+SELECT i.account, i.currency, i.opened_at, i.last_seen_at, i.deepest, p.ends_at AS peak_at, p.length, p.amount::bigint AS amount,
+       p.payments::bigint AS payments, round(p.usual)::bigint AS usual, p.usual_payments, p.amounts::bigint[] AS amounts,
+       p.counts::bigint[] AS counts, p.strength, e.event_ids, e.charge_ids
+FROM islands AS i
+CROSS JOIN LATERAL (
+    SELECT n.ends_at, n.length, n.amount, n.payments, n.usual, n.usual_payments, n.amounts, n.counts, n.strength
+    FROM numbered AS n
+    WHERE n.account = i.account AND n.currency = i.currency AND n.number = i.number
+    ORDER BY n.usual - n.amount DESC, n.ends_at, n.length
+    LIMIT 1
+) AS p
+CROSS JOIN LATERAL (
+    SELECT coalesce(array_agg(l.event_id ORDER BY l.created_at, l.charge_id), '{}') AS event_ids,
+           coalesce(array_agg(l.charge_id ORDER BY l.created_at, l.charge_id), '{}') AS charge_ids
+    FROM (
+        SELECT c.event_id, c.charge_id, c.created_at
+        FROM charges AS c
+        WHERE c.created_at > p.ends_at - p.length AND c.created_at <= p.ends_at AND c.status IN ('succeeded', 'pending')
+          AND coalesce(c.account, '') = i.account AND c.currency = i.currency
+        ORDER BY c.created_at DESC, c.charge_id DESC
+        LIMIT $13
+    ) AS l
+) AS e
+ORDER BY i.opened_at, i.account, i.currency
