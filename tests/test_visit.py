@@ -286,7 +286,7 @@ def judged(monkeypatch) -> list[tuple[datetime, datetime]]:
         spans.append((since, until))
         return await engine.judge_time(connection, since=since, until=until, **options)
 
-    monkeypatch.setattr(visit_module, "judge_time", judge_time)
+    monkeypatch.setattr(judgement, "judge_time", judge_time)
     return spans
 
 

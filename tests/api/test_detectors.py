@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 
@@ -18,6 +20,7 @@ from billingwatch.postgres.connections import ControlConnection
 from billingwatch.replay import Replay
 from billingwatch.settings import Settings
 from billingwatch.tenancy import detector_settings
+from billingwatch.tenancy.analysts import analyst_dsn, create_analyst, revoke_analyst
 from billingwatch.tenancy.detector_settings import OPERATOR, change_setting
 from billingwatch.tenancy.provision import Provisioned
 from billingwatch.tenancy.scope import tenant_scope
@@ -525,3 +528,26 @@ async def test_an_anomaly_leads_to_the_dashboard(http: httpx.AsyncClient, acme: 
     assert closed["links"] == page[0]["links"]
     assert closed["sql"] == page[0]["sql"]
     assert (await http.get(f"/anomalies/{NOBODYS}", headers=bearer(acme[1]))).status_code == 404
+
+
+async def test_an_analyst_runs_the_sql_of_an_anomaly_as_it_is(
+    http: httpx.AsyncClient, acme: Acme, control: ControlConnection, database: str
+) -> None:
+    await charged_twice(http, acme[1], "cus_1")
+    (anomaly,) = (await http.get("/anomalies", headers=bearer(acme[1]))).json()["anomalies"]
+    analyst = await create_analyst(control, "acme")
+
+    try:
+        connection = await asyncpg.connect(analyst_dsn(database, analyst.role, analyst.password))
+        rows = await connection.fetch(anomaly["sql"])
+        await connection.close()
+    finally:
+        await revoke_analyst(control, analyst.role)
+
+    assert [(row["source"], row["id"]) for row in rows] == [
+        ("charges", "ch_cus_1_0"),
+        ("events", "evt_cus_1_0"),
+        ("charges", "ch_cus_1_1"),
+        ("events", "evt_cus_1_1"),
+    ]
+    assert json.loads(rows[0]["row"])["amount"] == 4200

@@ -234,6 +234,7 @@ async def test_the_openapi_page_needs_nothing_from_elsewhere(http: httpx.AsyncCl
     assert page.status_code == 200
     assert "https://" not in page.text.replace("https://spec.openapis.org", "").replace("https://json-schema.org", "")
     assert script.status_code == 200
+    assert {"/detectors/{name}/backtest", "/mutes/{mute_id}", "/stats/detectors"} <= set(document["paths"])
     assert {"/anomalies", "/anomalies/{anomaly_id}/false-positive", "/events/{event_id}", "/health/ready", "/metrics"} <= set(
         document["paths"]
     )

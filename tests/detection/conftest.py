@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import re
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Protocol
@@ -11,7 +13,10 @@ import asyncpg
 import pytest
 from cryptography.fernet import Fernet
 
+from billingwatch.detection.links import statement_of
+from billingwatch.detection.store import AnomalyFilter, list_anomalies
 from billingwatch.postgres.connections import ControlConnection, TenantConnection, open_connection
+from billingwatch.tenancy.analysts import create_analyst, revoke_analyst
 from billingwatch.tenancy.provision import provision
 from billingwatch.tenancy.registry import load_tenant
 from billingwatch.tenancy.scope import tenant_scope
@@ -19,6 +24,8 @@ from billingwatch.tenancy.sealing import Seal
 from billingwatch.tenancy.tenants import Tenant
 
 from .history import History
+
+SHOWN = 10  # anomalies of a test whose SQL is run
 
 
 class Server(Protocol):
@@ -66,6 +73,37 @@ async def tenant_connection(shared_tenant: tuple[str, Tenant]) -> AsyncIterator[
     await connection.close()
 
 
+@pytest.fixture(scope="session")
+def shared_analyst(shared_tenant: tuple[str, Tenant]) -> Iterator[str]:
+    """The role of an analyst of that tenant; roles outlive databases, so it is revoked in the end."""
+    dsn, tenant = shared_tenant
+
+    async def create() -> str:
+        connection = await open_connection(dsn, "tests control")
+        made = await create_analyst(ControlConnection(connection), tenant.name)
+        await connection.close()
+        return made.role
+
+    async def revoke(role: str) -> None:
+        connection = await open_connection(dsn, "tests control")
+        await revoke_analyst(ControlConnection(connection), role)
+        await connection.close()
+
+    role = asyncio.run(create())
+    yield role
+    asyncio.run(revoke(role))
+
+
 @pytest.fixture
-def history(tenant_connection: TenantConnection) -> History:
-    return History(tenant_connection)
+async def history(tenant_connection: TenantConnection, shared_analyst: str) -> AsyncIterator[History]:
+    """A tenant's history. Whatever anomalies a test makes, an analyst can see the rows behind them with the SQL that they carry."""
+    made = History(tenant_connection)
+    yield made
+    with contextlib.suppress(asyncpg.InFailedSQLTransactionError):  # of a test that failed
+        anomalies = await list_anomalies(tenant_connection, AnomalyFilter(retracted=True), limit=SHOWN)
+        await tenant_connection.execute(f"SET LOCAL ROLE {shared_analyst}")
+        for anomaly in anomalies:
+            named = set(re.findall(r"'([^']*)'", statement_of(anomaly)))
+            shown = {row["id"] for row in await tenant_connection.fetch(statement_of(anomaly))}
+            assert shown <= named or " IN " not in statement_of(anomaly), anomaly.detector
+        await tenant_connection.execute("RESET ROLE")

@@ -61,7 +61,7 @@ def statement_of(anomaly: Anomaly) -> str:
         condition = f"t.received_at BETWEEN {_literal(since)} AND {_literal(until)}"
         parts.append(_SELECT.format(table="events", key="event_id", at="received_at", condition=condition))
     limit = "" if len(parts) > 1 or " IN " in parts[0] else f"\nLIMIT {ROWS_LIMIT}"
-    return "\nUNION ALL\n".join(parts) + f"\nORDER BY at{limit};"
+    return "\nUNION ALL\n".join(parts) + f"\nORDER BY at, source, id{limit};"
 
 
 def _objects(anomaly: Anomaly) -> Iterator[tuple[str, list[str]]]:

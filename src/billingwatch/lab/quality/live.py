@@ -12,11 +12,12 @@ import msgspec
 from billingwatch.detection.store import Anomaly, AnomalyFilter, list_anomalies
 from billingwatch.ingest.envelope import read_envelope
 from billingwatch.ingest.recorder import Delivery, record_events
+from billingwatch.judgement import JUDGED_WITHIN
 from billingwatch.simulate.seasons import DAY, HOUR
 from billingwatch.simulate.stream import Delivery as Arrival
 from billingwatch.tenancy.lanes import Lane, control_plane
 from billingwatch.tenancy.tenants import Tenant
-from billingwatch.visit import JUDGED_WITHIN, visit
+from billingwatch.visit import visit
 
 STEP = 300  # seconds; what arrives within a step is visited together, when the last of it has arrived
 ANOMALIES_MAX = 100_000
