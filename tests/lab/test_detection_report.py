@@ -39,7 +39,7 @@ async def test_an_incident_is_found_by_the_product_and_by_the_plain_rule(databas
 
     (truth,) = [truth for truth in measured.truths if truth.detector == "duplicate_charge"]
     for alarms in (measured.ours, measured.plain):
-        assert any(alarm.detector == "duplicate_charge" and alarm.ids & truth.ids for alarm in alarms)
+        assert any(alarm.detector == "duplicate_charge" and alarm.objects & truth.objects for alarm in alarms)
     (found,) = [alarm for alarm in measured.ours if alarm.detector == "duplicate_charge"]
     assert 0 <= found.detected_at - truth.arrived_at < 15 * 60
     assert measured.dead == 0

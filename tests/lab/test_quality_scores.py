@@ -28,7 +28,7 @@ def alarm(at: float, delay: float = 0, *, severity: str = "warning", detector: s
         opened_at=at,
         last_seen_at=at,
         detected_at=at + delay,
-        ids=frozenset(),
+        objects=frozenset(),
         **facts,
     )
 
@@ -42,7 +42,7 @@ def truth(at: float, strength: float = 0.5, *, natural: bool = False) -> Truth:
         started_at=at,
         ended_at=at,
         arrived_at=at + 1,
-        ids=frozenset(),
+        objects=frozenset(),
         natural=natural,
     )
 
