@@ -67,6 +67,7 @@ def test_incidents_come_on_working_days_when_their_detector_has_learned_and_earl
             learned = max(timedelta(days=LEARNING), detector.warm_up(detector.thresholds()))
             assert wish.at is not None
             assert stream.start + learned <= wish.at < stream.start + timedelta(days=stream.days - OUTLOOK)
+            assert wish.at + timedelta(seconds=INCIDENTS[wish.name].lasts) < stream.start + timedelta(days=stream.days)
             assert wish.at.weekday() < 5
 
 

@@ -15,7 +15,7 @@ from billingwatch.simulate.incidents.registry import INCIDENTS
 from billingwatch.simulate.incidents.scenes import Incident
 from billingwatch.simulate.objects.shapes import Shape
 from billingwatch.simulate.profiles import PROFILES
-from billingwatch.simulate.seasons import SATURDAY
+from billingwatch.simulate.seasons import DAY, SATURDAY
 
 REPORT_SEEDS = range(918_200_000, 918_300_000)  # printed; never look at what these do while you change a detector
 TUNING_SEEDS = range(100_000)  # `--tuning`: look at these as long as you like
@@ -26,6 +26,7 @@ STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 REPEATS = 2  # how often a kind of business with one seed has each incident, with different strengths
 LEARNING = 21  # days of a stream without incidents; those of a detector that learns for longer come after that
 OUTLOOK = 4  # days in the end without new incidents, so that what began can be found
+LASTS_AT_MOST = 8  # days that are left for an incident to show, besides
 CROWD = 18  # incidents of one stream
 WORKING_HOURS = range(9, 17)  # UTC
 
@@ -100,18 +101,12 @@ def _apart(names: Sequence[str]) -> list[str]:
 
 
 def _moments(names: Sequence[str], start: datetime, days: int, rng: Random) -> Iterator[tuple[str, datetime]]:
-    """Give each incident a time of its own, in working hours, when its detector has learned what is usual."""
-    first = min(LEARNING, days // 2)
-    possible = [day for day in range(first, max(days - OUTLOOK, first + 1)) if (start + timedelta(days=day)).weekday() < SATURDAY] or [
-        first
-    ]
-    learned = {name: min(_learned(name), possible[-1]) for name in names}
-    waiting = list(names)
-    for place in range(len(names)):
-        day = possible[place * len(possible) // len(names)]
-        name = next((name for name in waiting if learned[name] <= day), None) or min(waiting, key=lambda name: learned[name])
-        waiting.remove(name)
-        day = next(each for each in possible if each >= max(day, learned[name]))
+    """Give each incident a time of its own, in working hours, when its detector has learned what is usual and can still find it."""
+    for place, name in enumerate(names):
+        first = min(max(LEARNING, _learned(name)), days // 2 if days < 2 * LEARNING else days - OUTLOOK)
+        end = max(days - OUTLOOK - min(_lasts(name), LASTS_AT_MOST), first + 1)
+        working = [day for day in range(first, end) if (start + timedelta(days=day)).weekday() < SATURDAY] or [first]
+        day = working[place * len(working) // len(names)]
         yield name, start + timedelta(days=day, hours=rng.choice(WORKING_HOURS), seconds=rng.randrange(3600))
 
 
@@ -119,3 +114,8 @@ def _learned(name: str) -> int:
     """The first day of a stream on which the detector of an incident need not learn any more."""
     detector = DETECTORS.get(INCIDENTS[name].detector)
     return 0 if detector is None else math.ceil(detector.warm_up(detector.thresholds()) / timedelta(days=1)) + 1
+
+
+def _lasts(name: str) -> int:
+    """How many days an incident takes to show."""
+    return math.ceil(INCIDENTS[name].lasts / DAY)
