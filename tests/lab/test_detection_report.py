@@ -32,14 +32,14 @@ def instant(at: int) -> datetime:
 
 async def test_an_incident_is_found_by_the_product_and_by_the_plain_rule(database: str, seal: Seal, connect):
     wish = Incident(name="duplicate_charge", at=START + timedelta(days=5, hours=12), strength=1.0)
-    stream = Stream(kind="saas", seed=3, shape="current", start=START, days=7, incidents=(wish,), part=1)
+    stream = Stream(kind="saas", seed=3, shape="current", start=START, days=7, incidents=(wish,))
     days: list[int] = []
 
     measured = await measure(stream, database, seal, lambda: days.append(1))
 
     (truth,) = [truth for truth in measured.truths if truth.detector == "duplicate_charge"]
     for alarms in (measured.ours, measured.plain):
-        assert any(alarm.detector == "duplicate_charge" and alarm.ids & truth.ids for alarm in alarms)
+        assert any(alarm.detector == "duplicate_charge" and alarm.objects & truth.objects for alarm in alarms)
     (found,) = [alarm for alarm in measured.ours if alarm.detector == "duplicate_charge"]
     assert 0 <= found.detected_at - truth.arrived_at < 15 * 60
     assert measured.dead == 0
@@ -94,14 +94,14 @@ async def test_an_event_that_nobody_can_read_is_counted(tenant, open_lane):
 
 
 def test_a_report_runs_on_a_database_of_its_own_that_is_gone_afterwards(settings: Settings, server):
-    wish = Wish(seeds=1, weeks=1, kinds=("tiny",), incidents=("duplicate_charge",), tuning=True, repeats=1, processes=1)
+    wish = Wish(rounds=1, weeks=1, kinds=("tiny",), incidents=("duplicate_charge",), tuning=True, repeats=1, processes=1)
     progress: list[tuple[float, float]] = []
 
     report = detection_report(msgspec.structs.replace(settings, database_url=server.dsn), wish, lambda *so_far: progress.append(so_far))
 
     duplicates = next(score for score in report.ours.scores if score.detector == "duplicate_charge")
     assert (duplicates.recall.part, duplicates.recall.whole) == (1, 1)
-    assert [(ran.stream, ran.incidents) for ran in report.streams] == [("tiny-1-0", 0), ("tiny-1-1", 1)]
+    assert [(ran.stream, ran.incidents) for ran in report.streams] == [("tiny-0", 0), ("tiny-1", 1)]
     assert [quiet.kind for quiet in report.ours.quiet] == ["tiny"]
     assert progress[-1][0] == progress[-1][1] > 0
     assert _databases(server.dsn) == []
@@ -116,7 +116,7 @@ def test_the_command_prints_json_and_leaves_files(server, tmp_path: Path, secret
 
     report = msgspec.json.decode(done.stdout, type=Report)
     assert report.wish.tuning
-    assert report.seeds == [1]
+    assert report.seeds == [0, 1, 2]
     assert msgspec.json.decode((tmp_path / "out" / "report.json").read_bytes(), type=Report) == report
     assert "| `negative_invoice` | 2 | 100% |" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
 

@@ -145,7 +145,7 @@ def test_an_alarm_names_all_that_it_was_said_about():
 
     (alarm,) = plain_alarms(late, until=MONDAY, rules=[rules.Lag])
 
-    assert alarm.ids == {late[0].event["id"], late[1].event["id"]}
+    assert alarm.events == {late[0].event["id"], late[1].event["id"]}
     assert (alarm.detector, alarm.detected_at) == ("webhook_lag", MONDAY + 1000)
 
 

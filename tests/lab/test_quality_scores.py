@@ -28,7 +28,7 @@ def alarm(at: float, delay: float = 0, *, severity: str = "warning", detector: s
         opened_at=at,
         last_seen_at=at,
         detected_at=at + delay,
-        ids=frozenset(),
+        objects=frozenset(),
         **facts,
     )
 
@@ -42,7 +42,7 @@ def truth(at: float, strength: float = 0.5, *, natural: bool = False) -> Truth:
         started_at=at,
         ended_at=at,
         arrived_at=at + 1,
-        ids=frozenset(),
+        objects=frozenset(),
         natural=natural,
     )
 
@@ -52,7 +52,7 @@ def stream(
 ):
     start = datetime(2026, 1, 5, tzinfo=UTC)
     incidents = () if quiet else (Incident(name=NAME),)
-    asked = Stream(kind=kind, seed=1, shape="current", start=start, days=days, incidents=incidents, part=len(incidents))
+    asked = Stream(kind=kind, seed=1, shape="current", start=start, days=days, incidents=incidents)
     return Measured(stream=asked, truths=truths, ours=ours, plain=plain or [], dead=0, cost=COST)
 
 
@@ -154,7 +154,7 @@ def test_quiet_streams_are_counted_by_kind_of_business_and_together():
     assert whole.per_month == pytest.approx(3 / (112 / MONTH))
 
 
-WISH = Wish(seeds=1, weeks=8, kinds=("tiny",), incidents=(NAME,), tuning=True)
+WISH = Wish(rounds=1, weeks=8, kinds=("tiny",), incidents=(NAME,), tuning=True)
 
 
 def test_the_report_names_what_was_missed_and_what_was_wrong():

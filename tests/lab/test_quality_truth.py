@@ -18,7 +18,8 @@ def alarm(
         opened_at=at,
         last_seen_at=until or at,
         detected_at=at + 5,
-        ids=frozenset(ids),
+        objects=frozenset(each for each in ids if not each.startswith("evt_")),
+        events=frozenset(each for each in ids if each.startswith("evt_")),
         **facts,
     )
 
@@ -39,7 +40,8 @@ def truth(
         started_at=at,
         ended_at=until or at,
         arrived_at=at,
-        ids=frozenset(ids),
+        objects=frozenset(each for each in ids if not each.startswith("evt_")),
+        events=frozenset(each for each in ids if each.startswith("evt_")),
         also=frozenset(also),
     )
 
@@ -76,6 +78,17 @@ def test_an_alarm_that_names_what_an_incident_is_about_finds_it_however_late_it_
 
     assert matches.verdicts == ["true"]
     assert matches.found_by == [[late]]
+
+
+def test_an_alarm_that_names_an_event_of_an_incident_finds_it():
+    assert match([alarm(at=900_000, ids=("evt_1",))], [truth(ids=("evt_1",))], no_slack).verdicts == ["true"]
+
+
+def test_an_alarm_that_names_other_objects_is_about_something_else_at_the_same_time():
+    other = alarm(ids=("ch_2", "evt_2"))
+
+    assert match([other], [truth(ids=("ch_1", "evt_1"))], a_minute).verdicts == ["false"]
+    assert match([other], [truth(ids=("evt_1",))], a_minute).verdicts == ["true"]
 
 
 def test_an_alarm_of_another_detector_finds_nothing():
@@ -123,7 +136,8 @@ def test_the_slack_is_the_detectors_own_window():
 
 
 def test_an_incident_can_be_known_from_the_first_arrival_of_any_of_its_events():
-    deliveries = [Delivery(at=at, event={"id": event_id}) for at, event_id in ((5, "evt_0"), (90, "evt_2"), (95, "evt_1"), (99, "evt_2"))]
+    times = ((5, "evt_0", 5), (40, "evt_before", 9), (90, "evt_2", 20), (95, "evt_1", 10), (99, "evt_2", 20))
+    deliveries = [Delivery(at=at, event={"id": event_id, "created": created}) for at, event_id, created in times]
     label = Label(
         incident="duplicate_charge",
         variant="duplicate_order",
@@ -132,11 +146,12 @@ def test_an_incident_can_be_known_from_the_first_arrival_of_any_of_its_events():
         started_at=10,
         ended_at=20,
         object_ids=["ch_1"],
-        event_ids=["evt_1", "evt_2", "evt_never_delivered"],
+        event_ids=["evt_before", "evt_1", "evt_2", "evt_never_delivered"],
     )
 
     found = truth_of(label, first_arrivals_of(deliveries))
 
     assert found.arrived_at == 90
-    assert found.ids == {"ch_1", "evt_1", "evt_2", "evt_never_delivered"}
+    assert found.objects == {"ch_1"}
+    assert found.events == {"evt_before", "evt_1", "evt_2", "evt_never_delivered"}
     assert (found.detector, found.variant, found.strength) == ("duplicate_charge", "duplicate_order", 0.25)

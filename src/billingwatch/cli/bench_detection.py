@@ -21,7 +21,13 @@ QUICK_KINDS = ("tiny", "saas", "shop")
 
 
 @click.command()
-@click.option("--seeds", default=2, show_default=True, type=click.IntRange(1, 100), help="Accounts of each kind of business.")
+@click.option(
+    "--seeds",
+    default=2,
+    show_default=True,
+    type=click.IntRange(1, 100),
+    help="Quiet accounts of each kind of business; as many with incidents as these need come on top.",
+)
 @click.option("--weeks", default=8, show_default=True, type=click.IntRange(1, 52), help="Length of a stream.")
 @click.option(
     "--kinds",
@@ -37,7 +43,7 @@ QUICK_KINDS = ("tiny", "saas", "shop")
     type=click.Choice(list(INCIDENTS)),
     help="What goes wrong; may be given several times.  [default: all]",
 )
-@click.option("--quick", is_flag=True, help=f"One account each of {', '.join(QUICK_KINDS)}, each incident once.")
+@click.option("--quick", is_flag=True, help=f"One quiet account each of {', '.join(QUICK_KINDS)}, each incident once.")
 @click.option("--tuning", is_flag=True, help="Seeds to look at while detectors are changed; never those of the report.")
 @click.option("--processes", default=0, type=click.IntRange(0, 64), help="Streams at a time.  [default: one for each core]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -61,7 +67,7 @@ def detection(
     faint to loud.
     """
     wish = Wish(
-        seeds=1 if quick else seeds,
+        rounds=1 if quick else seeds,
         weeks=weeks,
         kinds=kinds or (QUICK_KINDS if quick else tuple(PROFILES)),
         incidents=incidents or tuple(INCIDENTS),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -9,20 +10,23 @@ from random import Random
 
 import msgspec
 
+from billingwatch.detection.registry import DETECTORS
 from billingwatch.simulate.incidents.registry import INCIDENTS
 from billingwatch.simulate.incidents.scenes import Incident
 from billingwatch.simulate.objects.shapes import Shape
 from billingwatch.simulate.profiles import PROFILES
-from billingwatch.simulate.seasons import SATURDAY
+from billingwatch.simulate.seasons import DAY, SATURDAY
 
-REPORT_SEEDS = range(918_273_001, 918_273_101)  # printed; never look at what these do while you change a detector
-TUNING_SEEDS = range(1, 101)  # `--tuning`: look at these as long as you like
+REPORT_SEEDS = range(918_200_000, 918_300_000)  # printed; never look at what these do while you change a detector
+TUNING_SEEDS = range(100_000)  # `--tuning`: look at these as long as you like
+SEEDS_OF_A_KIND, SEEDS_OF_A_ROUND = 10_000, 100  # each stream is an account of its own
 FIRST_DAYS = datetime(2025, 9, 1, tzinfo=UTC)  # the streams of different seeds begin on different days of the four weeks from here
 SHAPES: tuple[Shape, ...] = ("current", "legacy")
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 REPEATS = 2  # how often a kind of business with one seed has each incident, with different strengths
-LEARNING = 23  # days of a stream without incidents: detectors of time want three weeks of history
+LEARNING = 21  # days of a stream without incidents; those of a detector that learns for longer come after that
 OUTLOOK = 4  # days in the end without new incidents, so that what began can be found
+LASTS_AT_MOST = 8  # days that are left for an incident to show, besides
 CROWD = 18  # incidents of one stream
 WORKING_HOURS = range(9, 17)  # UTC
 
@@ -36,12 +40,10 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     start: datetime
     days: int
     incidents: tuple[Incident, ...] = ()
-    part: int = 0
-    """Tells streams of the same kind and seed apart; 0 is the quiet one."""
 
     @property
     def name(self) -> str:
-        return f"{self.kind}-{self.seed}-{self.part}"
+        return f"{self.kind}-{self.seed}"
 
     @property
     def size(self) -> float:
@@ -51,29 +53,26 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plan_streams(
-    *, seeds: Sequence[int], days: int, kinds: Sequence[str], incidents: Sequence[str], repeats: int = REPEATS
+    *, seeds: range, rounds: int, days: int, kinds: Sequence[str], incidents: Sequence[str], repeats: int = REPEATS
 ) -> list[Stream]:
-    """For each kind and seed a quiet stream, and as many as it takes to see each incident `repeats` times."""
+    """For each kind and round a quiet stream, and as many as it takes to see each incident `repeats` times."""
     occurrence: defaultdict[str, int] = defaultdict(int)
     streams: list[Stream] = []
-    for place, kind in enumerate(kinds):
-        for turn, seed in enumerate(seeds):
-            quiet = Stream(
-                kind=kind,
-                seed=seed,
-                shape=SHAPES[(place + turn) % len(SHAPES)],
-                start=FIRST_DAYS + timedelta(days=seed * 11 % 28),
-                days=days,
-            )
-            streams.append(quiet)
-            for part, names in enumerate(_parts(incidents, repeats, place + turn), start=1):
+    for kind in kinds:
+        place = list(PROFILES).index(kind)
+        for turn in range(rounds):
+            parts = [[], *_parts(incidents, repeats, place + turn)]
+            for part, names in enumerate(parts):
+                seed = seeds[place * SEEDS_OF_A_KIND + turn * SEEDS_OF_A_ROUND + part]
+                start = FIRST_DAYS + timedelta(days=seed * 11 % 28)
                 wishes = []
-                for name, at in zip(names, _moments(quiet, len(names), Random(f"{kind}/{seed}/{part}")), strict=True):
+                for name, at in _moments(names, start, days, Random(seed)):
                     # Each incident walks through the strengths, each from a beginning of its own: no stream has only faint ones.
                     step = occurrence[name] + incidents.index(name)
                     occurrence[name] += 1
                     wishes.append(Incident(name=name, at=at, strength=STRENGTHS[step % len(STRENGTHS)]))
-                streams.append(msgspec.structs.replace(quiet, part=part, incidents=tuple(wishes)))
+                shape = SHAPES[(place + turn + part) % len(SHAPES)]
+                streams.append(Stream(kind=kind, seed=seed, shape=shape, start=start, days=days, incidents=tuple(wishes)))
     return streams
 
 
@@ -101,13 +100,22 @@ def _apart(names: Sequence[str]) -> list[str]:
     return [name for _, name in sorted(places)]
 
 
-def _moments(stream: Stream, count: int, rng: Random) -> list[datetime]:
-    """Give each incident a time of its own, in working hours, spread over the time in which there may be incidents."""
-    learning = min(LEARNING, stream.days // 2)
-    days = [stream.start + timedelta(days=day) for day in range(learning, max(stream.days - OUTLOOK, learning + 1))]
-    working = [day for day in days if day.weekday() < SATURDAY] or days
-    moments = []
-    for place in range(count):
-        at = working[place * len(working) // count] + timedelta(hours=rng.choice(WORKING_HOURS), seconds=rng.randrange(3600))
-        moments.append(at)
-    return moments
+def _moments(names: Sequence[str], start: datetime, days: int, rng: Random) -> Iterator[tuple[str, datetime]]:
+    """Give each incident a time of its own, in working hours, when its detector has learned what is usual and can still find it."""
+    for place, name in enumerate(names):
+        first = min(max(LEARNING, _learned(name)), days // 2 if days < 2 * LEARNING else days - OUTLOOK)
+        end = max(days - OUTLOOK - min(_lasts(name), LASTS_AT_MOST), first + 1)
+        working = [day for day in range(first, end) if (start + timedelta(days=day)).weekday() < SATURDAY] or [first]
+        day = working[place * len(working) // len(names)]
+        yield name, start + timedelta(days=day, hours=rng.choice(WORKING_HOURS), seconds=rng.randrange(3600))
+
+
+def _learned(name: str) -> int:
+    """The first day of a stream on which the detector of an incident need not learn any more."""
+    detector = DETECTORS.get(INCIDENTS[name].detector)
+    return 0 if detector is None else math.ceil(detector.warm_up(detector.thresholds()) / timedelta(days=1)) + 1
+
+
+def _lasts(name: str) -> int:
+    """How many days an incident takes to show."""
+    return math.ceil(INCIDENTS[name].lasts / DAY)

@@ -35,7 +35,8 @@ QUIET_AIM = 1.0  # false alarms per tenant and month, of all detectors together
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """What was asked for."""
 
-    seeds: int
+    rounds: int
+    """Quiet accounts of each kind of business; those with incidents come on top."""
     weeks: int
     kinds: tuple[str, ...]
     incidents: tuple[str, ...]
@@ -45,8 +46,10 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """0: one for each core."""
 
     def plan(self) -> list[Stream]:
-        seeds = (TUNING_SEEDS if self.tuning else REPORT_SEEDS)[: self.seeds]
-        return plan_streams(seeds=seeds, days=self.weeks * 7, kinds=self.kinds, incidents=self.incidents, repeats=self.repeats)
+        seeds = TUNING_SEEDS if self.tuning else REPORT_SEEDS
+        return plan_streams(
+            seeds=seeds, rounds=self.rounds, days=self.weeks * 7, kinds=self.kinds, incidents=self.incidents, repeats=self.repeats
+        )
 
 
 class Missed(msgspec.Struct, frozen=True, kw_only=True):

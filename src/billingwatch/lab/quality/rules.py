@@ -323,7 +323,8 @@ class _Saying:
                 opened_at=opened_at,
                 last_seen_at=last_seen_at,
                 detected_at=opened_at,
-                ids=frozenset(ids),
+                objects=frozenset(name for name in ids if not name.startswith("evt_")),
+                events=frozenset(name for name in ids if name.startswith("evt_")),
             )
 
 

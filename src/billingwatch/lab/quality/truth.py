@@ -28,8 +28,10 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
     opened_at: float
     last_seen_at: float
     detected_at: float
-    ids: frozenset[str]
-    """What it names: objects and events."""
+    objects: frozenset[str]
+    """Ids of objects that it names; none if it is about the account as a whole."""
+    events: frozenset[str] = frozenset()
+    """Ids of events that it names."""
     retracted: bool = False
     """Taken back later, when more was known. Whoever was told was told."""
     historical: bool = False
@@ -47,7 +49,8 @@ class Truth(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: float
     arrived_at: float
     """When the service could first have known."""
-    ids: frozenset[str]
+    objects: frozenset[str]
+    events: frozenset[str] = frozenset()
     also: frozenset[str] = frozenset()
     """Other detectors that are right to report it, too."""
     natural: bool = False
@@ -68,8 +71,8 @@ Slack = Callable[[str], float]
 def match(alarms: Sequence[Alarm], truths: Sequence[Truth], slack: Slack) -> Matches:
     """Bring alarms and truths together.
 
-    An alarm is about an incident of its own detector that it names an object or event of, or that it overlaps in time, give or take the
-    slack. One incident may cause several alarms, and one alarm may cover several incidents. An alarm about another detector's incident
+    An alarm is about an incident of its own detector if it names an object or event of it. Where one of the two names no objects (revenue
+    fell, nothing arrives), it is about the incident that it overlaps in time, give or take the slack. One incident may cause several alarms, and one alarm may cover several incidents. An alarm about another detector's incident
     (it names what that is about, or is said to come with it) is collateral: no false alarm, and nothing found.
     """
     verdicts: list[Verdict] = []
@@ -89,14 +92,20 @@ def match(alarms: Sequence[Alarm], truths: Sequence[Truth], slack: Slack) -> Mat
 
 
 def _about(alarm: Alarm, truth: Truth, slack: Slack) -> bool:
-    if alarm.ids & truth.ids:
+    if _shares(alarm, truth):
         return True
+    if alarm.objects and truth.objects:
+        return False
     near = slack(alarm.detector)
     return alarm.opened_at - near <= truth.ended_at and truth.started_at <= alarm.last_seen_at + near
 
 
 def _comes_with(alarm: Alarm, truth: Truth, slack: Slack) -> bool:
-    return bool(alarm.ids & truth.ids) or (alarm.detector in truth.also and _about(alarm, truth, slack))
+    return _shares(alarm, truth) or (alarm.detector in truth.also and _about(alarm, truth, slack))
+
+
+def _shares(alarm: Alarm, truth: Truth) -> bool:
+    return bool(alarm.objects & truth.objects or alarm.events & truth.events)
 
 
 def slack_of(name: str) -> float:
@@ -110,9 +119,10 @@ def plain_slack_of(_: str) -> float:
     return PLAIN_SLACK
 
 
-def truth_of(label: Label, first_arrivals: Mapping[str, int]) -> Truth:
-    """A label, with the arrival of the first of its events."""
-    arrivals = [first_arrivals[event_id] for event_id in label.event_ids if event_id in first_arrivals]
+def truth_of(label: Label, first_arrivals: Mapping[str, Delivery]) -> Truth:
+    """A label, with the arrival of the first of its events; those from before it began are its history."""
+    known = [first_arrivals[event_id] for event_id in label.event_ids if event_id in first_arrivals]
+    arrivals = [delivery.at for delivery in known if delivery.event["created"] >= label.started_at]
     return Truth(
         detector=label.incident,
         variant=label.variant,
@@ -121,17 +131,18 @@ def truth_of(label: Label, first_arrivals: Mapping[str, int]) -> Truth:
         started_at=label.started_at,
         ended_at=label.ended_at,
         arrived_at=min(arrivals, default=label.started_at),
-        ids=frozenset([*label.object_ids, *label.event_ids]),
+        objects=frozenset(label.object_ids),
+        events=frozenset(label.event_ids),
         also=frozenset(getattr(label, "also", ())),
         natural=getattr(label, "natural", False),
     )
 
 
-def first_arrivals_of(deliveries: Sequence[Delivery]) -> dict[str, int]:
-    """When each event arrived for the first time."""
-    arrivals: dict[str, int] = {}
+def first_arrivals_of(deliveries: Sequence[Delivery]) -> dict[str, Delivery]:
+    """The first delivery of each event."""
+    arrivals: dict[str, Delivery] = {}
     for delivery in deliveries:
-        arrivals.setdefault(delivery.event["id"], delivery.at)
+        arrivals.setdefault(delivery.event["id"], delivery)
     return arrivals
 
 
@@ -145,7 +156,8 @@ def alarm_of(anomaly: Anomaly) -> Alarm:
         opened_at=anomaly.opened_at.timestamp(),
         last_seen_at=anomaly.last_seen_at.timestamp(),
         detected_at=anomaly.detected_at.timestamp(),
-        ids=frozenset([*anomaly.subject.split(), *_strings(anomaly.evidence["objects"]), *anomaly.evidence["event_ids"]]),
+        objects=frozenset(_strings(anomaly.evidence["objects"])),
+        events=frozenset(anomaly.evidence["event_ids"]),
         retracted=anomaly.retracted,
         historical=anomaly.historical,
     )
