@@ -187,7 +187,7 @@ def subscription(
     return Subscription(subscription_id=f"sub_{key}", **{**defaults, **fields}, **stamp)
 
 
-def item(unit_amount: int, **fields: Any) -> dict[str, Any]:
+def item(unit_amount: int | None, **fields: Any) -> dict[str, Any]:
     """An item of a subscription; a licensed monthly price unless told otherwise."""
     return {
         "item_id": "si_1",

@@ -9,9 +9,10 @@ import msgspec
 import pytest
 
 from billingwatch.billing.readers import read_event
+from billingwatch.simulate.deliveries import deliver
 from billingwatch.simulate.objects.shapes import Shape
 from billingwatch.simulate.profiles import PROFILES
-from billingwatch.simulate.stream import deliver, simulate
+from billingwatch.simulate.stream import simulate
 
 from .history import History
 
