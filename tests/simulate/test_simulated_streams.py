@@ -12,10 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from billingwatch.errors import InputInvalid
+from billingwatch.simulate.deliveries import deliver
 from billingwatch.simulate.objects.shapes import API_VERSIONS
 from billingwatch.simulate.profiles import PROFILES
 from billingwatch.simulate.seasons import intensity, months_later
-from billingwatch.simulate.stream import body, deliver, simulate, write_events
+from billingwatch.simulate.stream import body, simulate, write_events
 from billingwatch.simulate.world import difference
 
 START = datetime(2026, 8, 17, tzinfo=UTC)

@@ -38,7 +38,11 @@ from billingwatch.simulate.stream import write_events, write_labels
 @click.option("--strength", default=0.7, show_default=True, type=click.FloatRange(0, 1), help="From barely an incident to unmissable.")
 @click.option("--shape", type=click.Choice(["legacy", "current"]), help="Stripe API shape, instead of the profile's.")
 @click.option("--test-mode", is_flag=True, help="Events with `livemode: false`.")
-@click.option("--labels", type=click.File("wb"), help="Write the truth about the incidents here, one JSON object per line.")
+@click.option(
+    "--labels",
+    type=click.File("wb"),
+    help="Write the truth here, one JSON object per line: the incidents, and as `natural` what an ordinary account is right to be told of.",
+)
 def simulate(
     days: float,
     seed: int,
@@ -66,4 +70,4 @@ def simulate(
     count = write_events(events, sys.stdout.buffer)
     if labels is not None:
         write_labels(truth, labels)
-    talk.print(f"{count:,} events, {len(truth)} incidents")
+    talk.print(f"{count:,} events, {sum(not label.natural for label in truth)} incidents")

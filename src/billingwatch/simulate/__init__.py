@@ -3,7 +3,8 @@
 It knows Stripe and nothing of ours, so that it cannot share a mistake with the code it tests. A seed gives the same bytes always; each
 subject draws from a generator of its own, so that an incident changes what it touches and leaves the rest of the stream as it was.
 
-    stream        simulate(), files, deliveries          signing, payloads   what a webhook's sender needs
+    stream        simulate(), files                      signing, payloads   what a webhook's sender needs
+    deliveries    when each event arrives, with troubles cards               how cards end and are replaced
     incidents/    what goes wrong, with labels           profiles            kinds of business
     business      an ordinary account's days             habits              what looks like a mistake and is none
     subscribers   the life of a subscription             billing             invoices, collected and tried again

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Literal
 
 import msgspec
 
@@ -10,11 +11,11 @@ from billingwatch.simulate.objects.invoices import TIMES, Invoice, InvoicePaymen
 from billingwatch.simulate.objects.payers import Customer
 from billingwatch.simulate.objects.payments import PaymentIntent
 from billingwatch.simulate.objects.shapes import StripeObject
-from billingwatch.simulate.objects.subscriptions import Subscription
-from billingwatch.simulate.payments import RETRY_DECLINES, TRIES_MAX, aftermath, attempt
+from billingwatch.simulate.objects.subscriptions import Price, Subscription
+from billingwatch.simulate.payments import RETRY_DECLINES, TRIES_MAX, aftermath, attempt, conclude
 from billingwatch.simulate.people import TAX_PERCENT, display
 from billingwatch.simulate.seasons import DAY, HOUR, moment
-from billingwatch.simulate.world import World
+from billingwatch.simulate.world import Truth, World
 
 RETRY_DAYS = (1, 3, 5)  # after the first attempt
 DUNNING_DECLINES = 0.45  # share of those retries that fail; about nine in ten invoices recover
@@ -35,22 +36,30 @@ class Subscriber(msgspec.Struct, kw_only=True):
     cycles: int = 0
     waiting: list[Line] = msgspec.field(default_factory=list)
     """Invoice items without an invoice yet."""
+    steady: bool = False
+    """Whether it does nothing of itself but pay."""
+    refused: bool = False
+    """Whether every attempt to collect fails."""
+    misbilled: tuple[Price, int] | None = None
+    """Price and quantity that the next invoice has instead of the subscription's."""
+    stalled: Literal["unbilled", "draft"] | None = None
+    """Whether its next invoice never comes, or is never finalized."""
 
 
 def subscription_line(world: World, subscriber: Subscriber, rng: Random, created: int) -> Line:
     """Charge for the period that the subscription is in now."""
     subscription = subscriber.subscription
-    price = subscription.price
-    amount = price.unit_amount * subscription.quantity
+    price, quantity = subscriber.misbilled or (subscription.price, subscription.quantity)
+    amount = price.unit_amount * quantity
     off = amount * subscription.discount.percent_off // 100 if subscription.discount else 0
     return Line(
         id=world.new_id("il_1", created, rng),
-        description=f"{subscription.quantity} {TIMES} {price.nickname} (at {display(price.unit_amount, price.currency)} / {price.interval})",
+        description=f"{quantity} {TIMES} {price.nickname} (at {display(price.unit_amount, price.currency)} / {price.interval})",
         amount=amount,
         discount=off,
         tax=tax(amount - off, price.currency),
         price=price,
-        quantity=subscription.quantity,
+        quantity=quantity,
         period_start=subscription.period_start,
         period_end=subscription.period_end,
         subscription=subscription.id,
@@ -84,7 +93,16 @@ def tax(amount: int, currency: str) -> int:
     return (amount * TAX_PERCENT.get(currency, 0) + 50) // 100
 
 
-def draft(world: World, subscriber: Subscriber, lines: tuple[Line, ...], reason: str, when: int, rng: Random, period_start: int) -> Invoice:
+def draft(
+    world: World,
+    subscriber: Subscriber,
+    lines: tuple[Line, ...],
+    reason: str,
+    when: int,
+    rng: Random,
+    period_start: int,
+    period_end: int | None = None,
+) -> Invoice:
     subscription, customer = subscriber.subscription, subscriber.customer
     invoice = Invoice(
         id=world.new_id("in_1", when, rng),
@@ -96,7 +114,7 @@ def draft(world: World, subscriber: Subscriber, lines: tuple[Line, ...], reason:
         billing_reason=reason,
         created=when,
         period_start=period_start,
-        period_end=when,
+        period_end=when if period_end is None else period_end,
         discount=subscription.discount,
         starting_balance=customer.balance,
         next_payment_attempt=when + HOUR,
@@ -136,13 +154,16 @@ def collect(world: World, subscriber: Subscriber, invoice: Invoice, intent: Paym
         return
     first = subscription.status == "incomplete"
     again: int | None
-    rate = world.profile.declines if retry == 0 else RETRY_DECLINES if first else DUNNING_DECLINES
+    rate = 1.0 if subscriber.refused else world.profile.declines if retry == 0 else RETRY_DECLINES if first else DUNNING_DECLINES
+    intent.payer = subscriber.customer.payer  # whose card may be another one since the last try
     before = world.look(invoice)
-    charge = attempt(world, intent, when, rng, rate)
+    pays = subscriber.steady and not subscriber.refused
+    charge = conclude(world, intent, when, rng, None) if pays else attempt(world, intent, when, rng, rate)
     invoice.attempt_count, invoice.charge = retry + 1, charge.id
     if charge.decline is None:
         _paid(world, subscriber, invoice, intent, when, rng, before)
-        aftermath(world, charge, when, rng)
+        if not subscriber.steady:
+            aftermath(world, charge, when, rng)
         return
     if first:
         invoice.next_payment_attempt = None
@@ -160,6 +181,13 @@ def collect(world: World, subscriber: Subscriber, invoice: Invoice, intent: Paym
         world.at(invoice.created + INCOMPLETE_FOR, lambda at: _expire(world, subscriber, invoice, at))
     else:
         _give_up(world, subscriber, invoice, when)
+
+
+def void(world: World, invoice: Invoice, when: int) -> None:
+    """Let an invoice be worth nothing, as those of a paused subscription are."""
+    invoice.status, invoice.finalized_at, invoice.voided_at, invoice.next_payment_attempt = "void", when, when, None
+    invoice.starting_balance = 0
+    world.emit("invoice.voided", invoice, when)
 
 
 def end(world: World, subscriber: Subscriber, when: int, reason: str) -> None:
@@ -210,7 +238,7 @@ def _paid(
 
 def _become(world: World, subscriber: Subscriber, status: str, when: int) -> None:
     subscription, customer = subscriber.subscription, subscriber.customer
-    if subscription.ended_at is not None or subscription.status == status:
+    if subscription.ended_at is not None or subscription.status in {status, "trialing"}:
         return
     before, owner = world.look(subscription), world.look(customer)
     subscription.status, customer.delinquent = status, status == "past_due"
@@ -231,6 +259,15 @@ def _expire(world: World, subscriber: Subscriber, invoice: Invoice, when: int) -
 def _give_up(world: World, subscriber: Subscriber, invoice: Invoice, when: int) -> None:
     invoice.status, invoice.uncollectible_at = "uncollectible", when
     world.emit("invoice.marked_uncollectible", invoice, when)
+    world.note(
+        Truth(
+            detector="payment_recovery",
+            description=f"an invoice of {invoice.amount_due} {invoice.currency} was tried {invoice.attempt_count} times for nothing",
+            started_at=when,
+            evidence=[invoice.id],
+            subjects=[subscriber.customer.id, subscriber.subscription.id],
+        )
+    )
     end(world, subscriber, when, "payment_failed")
 
 

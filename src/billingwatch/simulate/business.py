@@ -5,34 +5,44 @@ from __future__ import annotations
 from functools import partial
 from random import Random
 
+from billingwatch.simulate.billing import Subscriber
+from billingwatch.simulate.cards import follow_card, valid_beyond
 from billingwatch.simulate.habits import take_up_habits
+from billingwatch.simulate.objects.declines import ISSUER_OUTAGE
 from billingwatch.simulate.objects.payments import Charge
 from billingwatch.simulate.payments import DISPUTE_REASONS, checkout, dispute
 from billingwatch.simulate.people import local, new_payer, pick_currency
-from billingwatch.simulate.seasons import DAY, HOUR, arrivals, intensity, months_later
+from billingwatch.simulate.seasons import DAY, HOUR, arrivals, day_start, intensity, months_later, season
 from billingwatch.simulate.subscribers import carry_on, new_customer, new_subscriber, second_subscription, sign_up
-from billingwatch.simulate.world import World
+from billingwatch.simulate.world import Outage, World
 
 TWICE = 0.02  # share of subscribers with two subscriptions to the same price
 REGULARS = 1.5  # 1: every customer buys alike; more: the first buy more often
 LONGEST_STANDING = 900 * DAY
 FIRST_HOURS = 4 * HOUR  # of the first of the month, in which its subscriptions renew
 DISPUTED_WITHIN = 35 * DAY
+LEAST = 0.2  # of its purchases remain to an account that shrinks
+WOBBLE_LASTS = (10 * 60, 40 * 60)
+WOBBLE_RATE = (0.03, 0.14)  # share of payments refused beyond the usual
+SALE = (1.7, 3.0)
 
 
 def open_business(world: World) -> None:
     """Put an ordinary account's days on the agenda."""
-    for number in range(world.profile.customers):
+    profile = world.profile
+    for number in range(profile.customers):
         _settle(world, world.rng("customer", number))
     _disputes_of_the_past(world)
+    _wobbles(world)
+    sales = _sales(world)
     for hour in range(world.start - world.start % HOUR, world.end, HOUR):
         rng = world.rng("hour", hour)
-        growth = 1 + world.profile.growth * (hour - world.start) / (30 * DAY)
-        busy = intensity(hour, world.profile.weekend)
-        for when in arrivals(rng, hour, hour + HOUR, world.profile.purchases_per_day * growth * busy / DAY):
+        growth = max(LEAST, 1 + world.growth * (hour - world.start) / (30 * DAY))
+        busy = intensity(hour, profile.weekend) * season(hour, profile.holiday, profile.month_end) * sales.get(day_start(hour), 1.0)
+        for when in arrivals(rng, hour, hour + HOUR, profile.purchases_per_day * growth * busy / DAY):
             world.at(when, partial(_purchase, world, rng.getrandbits(64)))
-        joining = world.profile.customers * (world.profile.growth + world.profile.churn) / 30
-        for when in arrivals(rng, hour, hour + HOUR, joining * world.profile.subscribed * busy / DAY):
+        joining = profile.customers * max(0.0, world.growth + profile.churn) / 30
+        for when in arrivals(rng, hour, hour + HOUR, joining * profile.subscribed * busy / DAY):
             world.at(when, partial(_sign_up, world, rng.getrandbits(64)))
     take_up_habits(world)
 
@@ -53,11 +63,13 @@ def purchase(world: World, when: int, rng: Random, *, guest: bool | None = None)
 
 
 def _purchase(world: World, number: int, when: int) -> None:
-    purchase(world, when, world.rng("purchase", number))
+    if not world.lost(world.rng("checkout", number), when):
+        purchase(world, when, world.rng("purchase", number))
 
 
 def _sign_up(world: World, number: int, when: int) -> None:
-    sign_up(world, when, world.rng("sign-up", number))
+    if not world.lost(world.rng("checkout", number), when):
+        sign_up(world, when, world.rng("sign-up", number))
 
 
 def _dispute(world: World, charge: Charge, reason: str, when: int) -> None:
@@ -70,13 +82,30 @@ def _settle(world: World, rng: Random) -> None:
     if rng.random() < world.profile.month_start:
         joined = months_later(joined, 0, 1) - joined % DAY + rng.randrange(FIRST_HOURS)
     customer = new_customer(world, joined, rng)
+    valid_beyond(customer, world.start)
     world.customers.append(customer)
-    if rng.random() >= world.profile.subscribed:
-        return
-    subscriber = new_subscriber(world, customer, joined, rng, now=world.start)
-    carry_on(world, subscriber)
-    if rng.random() < TWICE:
-        carry_on(world, second_subscription(world, subscriber, rng.randrange(5, 50), rng))
+    subscribers: list[Subscriber] = []
+    if rng.random() < world.profile.subscribed:
+        subscribers.append(new_subscriber(world, customer, joined, rng, now=world.start))
+        carry_on(world, subscribers[0])
+        if rng.random() < TWICE:
+            subscribers.append(second_subscription(world, subscribers[0], rng.randrange(5, 50), rng))
+            carry_on(world, subscribers[1])
+    follow_card(world, customer, subscribers, joined)
+
+
+def _wobbles(world: World) -> None:
+    """Let an issuer refuse somewhat more than usual for a short time: less than anybody would call an incident."""
+    for when in arrivals(world.rng("wobbles"), world.start, world.end, world.profile.wobbles_per_week / (7 * DAY)):
+        rng = world.rng("wobble", when)
+        end = when + rng.randrange(*WOBBLE_LASTS)
+        world.outages.append(Outage(start=when, end=end, rate=world.profile.declines + rng.uniform(*WOBBLE_RATE), declines=ISSUER_OUTAGE))
+
+
+def _sales(world: World) -> dict[int, float]:
+    """Give the days on which more people buy, and how many times as many."""
+    days = arrivals(world.rng("sales"), world.start, world.end, world.profile.sales_per_month / (30 * DAY))
+    return {day_start(when): world.rng("sale", day_start(when)).uniform(*SALE) for when in days}
 
 
 def _disputes_of_the_past(world: World) -> None:

@@ -22,7 +22,8 @@ def take_up_habits(world: World) -> None:
 
 def _indulge(world: World, when: int) -> None:
     rng = world.rng("habit", when)
-    customer, habit = rng.choice(world.customers), rng.choice((buy_the_same_again, buy_two_seats))
+    # Of those of the first day: who else joins must not change who is drawn.
+    customer, habit = world.customers[rng.randrange(world.profile.customers)], rng.choice((buy_the_same_again, buy_two_seats))
     habit(world, customer, when, rng)
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from random import Random
 
-from billingwatch.simulate.objects.declines import Decline
+from billingwatch.simulate.objects.declines import EXPIRED, Decline
 from billingwatch.simulate.objects.disputes import Dispute, EarlyFraudWarning
 from billingwatch.simulate.objects.payers import Payer
 from billingwatch.simulate.objects.payments import Charge, PaymentIntent, Refund
+from billingwatch.simulate.people import usual_payment
 from billingwatch.simulate.seasons import DAY, HOUR
-from billingwatch.simulate.world import World
+from billingwatch.simulate.world import Truth, World
 
 RETRY_DECLINES = 0.35  # share of second tries, by a customer at the till, that fail too
 TRIES_MAX = 3
+EXPIRED_REFUSED = 0.7  # share of payments with an expired card; networks let the rest pass
+LARGE = 8  # a refund of so many usual payments stands out in any account
 TRIES_AGAIN = 0.6  # share of customers that try again
 AUTHENTICATED = 0.2  # share of European purchases that ask for 3-D Secure
 EUROPEAN = frozenset({"eur", "gbp"})
@@ -49,6 +52,8 @@ def checkout(
 def attempt(world: World, intent: PaymentIntent, when: int, rng: Random, rate: float) -> Charge:
     """Try the card; `rate` is the share of such attempts that fail on an ordinary day."""
     decline, outage = world.decide(rng, when, rate)
+    if decline is None and intent.payer.card.expired(when) and world.rng("expired", intent.id, when).random() < EXPIRED_REFUSED:
+        decline = EXPIRED
     charge = conclude(world, intent, when, rng, decline)
     if outage is not None:
         outage.charges.append(charge.id)
@@ -97,11 +102,13 @@ def aftermath(world: World, charge: Charge, when: int, rng: Random) -> None:
         world.at(when + rng.randrange(6 * HOUR, 12 * DAY), lambda at: _lone_warning(world, charge, at, rng))
 
 
-def refund(world: World, charge: Charge, amount: int, when: int, rng: Random, reason: str | None = "requested_by_customer") -> None:
+def refund(
+    world: World, charge: Charge, amount: int, when: int, rng: Random, reason: str | None = "requested_by_customer"
+) -> Refund | None:
     """Give back `amount`, or what is left of the charge."""
     amount = min(amount, charge.amount - charge.amount_refunded)
     if amount <= 0:
-        return
+        return None
     given = Refund(
         id=world.new_id("re_3", when, rng),
         amount=amount,
@@ -116,6 +123,17 @@ def refund(world: World, charge: Charge, amount: int, when: int, rng: Random, re
     before = world.look(charge)
     charge.amount_refunded += amount
     world.changed("charge.refunded", charge, before, when, by_api=True)
+    if amount >= LARGE * usual_payment(world, charge.currency):
+        world.note(
+            Truth(
+                detector="large_refund",
+                description=f"{amount} {charge.currency} given back at once",
+                started_at=when,
+                evidence=[given.id],
+                subjects=[charge.id, *filter(None, [charge.payer.customer])],
+            )
+        )
+    return given
 
 
 def dispute(world: World, charge: Charge, when: int, rng: Random, reason: str, *, inquiry: bool = False) -> Dispute:
@@ -136,6 +154,15 @@ def dispute(world: World, charge: Charge, when: int, rng: Random, reason: str, *
     world.emit("charge.dispute.created", raised, when)
     if not inquiry:
         world.emit("charge.dispute.funds_withdrawn", raised, when)
+    world.note(
+        Truth(
+            detector="dispute_opened",
+            description=f"{'an inquiry about' if inquiry else 'a dispute of'} {raised.amount} {raised.currency}, {reason}",
+            started_at=when,
+            evidence=[raised.id],
+            subjects=[charge.id, *filter(None, [charge.payer.customer])],
+        )
+    )
     world.at(when + rng.randrange(10 * DAY, 40 * DAY), lambda at: _decide_dispute(world, raised, at, rng))
     return raised
 

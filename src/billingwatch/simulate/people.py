@@ -70,13 +70,14 @@ TAX_PERCENT = {"eur": 19, "gbp": 20}
 PLANS = ("Starter", "Team", "Business", "Scale", "Enterprise")
 BRANDS = ("visa", "visa", "visa", "mastercard", "mastercard", "amex")
 PRICES_CREATED = 1_704_067_200
+CARD_MONTHS = 49  # a card is good for less than so many more
 CREDIT = 0.6  # share of cards; the others are debit cards
 MONTHS_FOR_A_YEAR = 10  # a year costs as much as so many months
 
 
 def new_card(world: World, rng: Random, created: int, country: str) -> Card:
     brand = rng.choice(BRANDS)
-    year = moment(created).year
+    year, month = divmod(moment(created).year * 12 + moment(created).month - 1 + rng.randrange(1, CARD_MONTHS), 12)
     return Card(
         payment_method=world.new_id("pm_1", created, rng),
         brand=brand,
@@ -84,8 +85,8 @@ def new_card(world: World, rng: Random, created: int, country: str) -> Card:
         fingerprint=world.short_id("", rng) + "Fp",
         country=country,
         funding="credit" if rng.random() < CREDIT else "debit",
-        exp_month=rng.randrange(1, 13),
-        exp_year=year + rng.randrange(1, 5),
+        exp_month=month + 1,
+        exp_year=year,
     )
 
 
@@ -113,6 +114,12 @@ def pick_currency(rng: Random, currencies: tuple[str, ...]) -> str:
 def local(cents: int, currency: str) -> int:
     """Say a price in US cents in another currency's minor units, rounded as price tags are."""
     return cents if currency == "usd" else max(100, round(cents * RATES[currency] / 100) * 100)
+
+
+def usual_payment(world: World, currency: str) -> int:
+    """Give the median of what things cost here."""
+    costs = sorted((*world.profile.items, *world.profile.prices))
+    return local(costs[len(costs) // 2], currency)
 
 
 def price(world: World, tier: int, currency: str, interval: Interval) -> Price:

@@ -34,11 +34,25 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     weekend: float = 0.6
     """Purchases on a Saturday or Sunday relative to a weekday."""
     growth: float = 0.06
-    """Customers gained per month, beyond those that leave."""
+    """Customers gained per month, beyond those that leave; negative: lost."""
+    drift: float = 0.08
+    """How far an account's growth may lie from that of its kind, in either direction."""
+    holiday: float = 0.6
+    """Purchases on a public holiday relative to another day."""
+    month_end: float = 1.0
+    """Purchases in the last days of a month relative to other days."""
+    sales_per_month: float = 0.0
+    """Days on which everything is cheaper, and two or three times as many people buy."""
+    wobbles_per_week: float = 0.6
+    """Times at which an issuer refuses somewhat more than it should for some minutes, and nobody need know."""
     churn: float = 0.03
     """Share of subscriptions cancelled per month."""
     changes: float = 0.05
     """Share of subscriptions that change price or quantity per month."""
+    trials: float = 0.0
+    """Share of sign-ups that begin with two weeks for nothing."""
+    pauses: float = 0.01
+    """Share of subscriptions per month whose collection is paused for a while."""
     declines: float = 0.04
     """Share of attempts refused on an ordinary day."""
     refunds: float = 0.03
@@ -56,8 +70,8 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
     {
         profile.name: profile
         for profile in (
-            Profile(name="tiny", customers=30, purchases_per_day=0.6, subscribed=0.8, habits_per_week=0.5, prices=(900, 1900)),
-            Profile(name="saas", customers=320, purchases_per_day=8, currencies=("usd", "eur"), subscribed=0.9),
+            Profile(name="tiny", customers=30, purchases_per_day=0.6, subscribed=0.8, trials=0.2, habits_per_week=0.5, prices=(900, 1900)),
+            Profile(name="saas", customers=320, purchases_per_day=8, currencies=("usd", "eur"), subscribed=0.9, trials=0.3),
             Profile(
                 name="shop",
                 customers=500,
@@ -66,6 +80,8 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 guests=0.3,
                 order_ids=True,
                 weekend=1.3,
+                holiday=1.2,
+                sales_per_month=1.0,
                 refunds=0.05,
                 disputes=0.002,
                 habits_per_week=6,
@@ -80,6 +96,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 guests=0.15,
                 order_ids=True,
                 weekend=0.9,
+                sales_per_month=0.5,
                 items=(1500, 3500, 4900, 8900, 15000, 29900),
             ),
             Profile(
@@ -91,6 +108,8 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 month_start=0.6,
                 yearly=0.25,
                 weekend=0.08,
+                holiday=0.15,
+                month_end=2.2,
                 churn=0.015,
                 changes=0.1,
                 prices=(9900, 29900, 79900, 199900),
@@ -98,12 +117,13 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             ),
             Profile(
                 name="volume",
-                customers=3000,
-                purchases_per_day=400,
+                customers=2000,
+                purchases_per_day=300,
                 currencies=("usd", "eur", "gbp"),
                 subscribed=0.3,
                 guests=0.2,
                 order_ids=True,
+                sales_per_month=0.5,
                 habits_per_week=20,
             ),
         )

@@ -13,6 +13,10 @@ DAY = 24 * HOUR
 BUSIEST_HOUR = 15  # UTC
 DAILY_SWING = 0.8  # 0: every hour alike; 1: nobody buys in the small hours
 SATURDAY = 5
+MONTH_END = 27  # the day of the month with which its end begins
+HOLIDAYS = frozenset(
+    {(1, 1), (1, 6), (4, 6), (5, 1), (5, 14), (5, 25), (7, 4), (7, 14), (8, 15), (9, 7), (10, 3), (11, 1), (11, 26), (12, 25), (12, 26)}
+)
 
 
 def moment(at: int) -> datetime:
@@ -29,6 +33,12 @@ def intensity(at: int, weekend: float) -> float:
     daily = 1 + DAILY_SWING * math.cos((when.hour - BUSIEST_HOUR) * math.tau / 24)
     weekly = weekend if when.weekday() >= SATURDAY else 1.0
     return daily * weekly * 7 / (5 + 2 * weekend)
+
+
+def season(at: int, holiday: float, month_end: float) -> float:
+    """Tell how busy a day of the year is besides its weekday."""
+    when = moment(at)
+    return (holiday if (when.month, when.day) in HOLIDAYS else 1.0) * (month_end if when.day >= MONTH_END else 1.0)
 
 
 def arrivals(rng: Random, start: int, end: int, per_second: float) -> Iterator[int]:

@@ -1,9 +1,9 @@
-"""Streams of events: simulated, as delivered, and as files with one event per line."""
+"""Streams of events: simulated, and as files with one event per line."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from random import Random
 from typing import BinaryIO
@@ -13,7 +13,7 @@ import msgspec
 from billingwatch.errors import InputInvalid
 from billingwatch.simulate.business import open_business
 from billingwatch.simulate.incidents.registry import INCIDENTS
-from billingwatch.simulate.incidents.scenes import Incident, Label, Scene, label
+from billingwatch.simulate.incidents.scenes import Incident, Label, Scene, label, natural_label
 from billingwatch.simulate.objects.shapes import StripeObject
 from billingwatch.simulate.profiles import Profile
 from billingwatch.simulate.seasons import DAY, HOUR, SATURDAY, day_start, moment
@@ -21,17 +21,8 @@ from billingwatch.simulate.world import World
 
 QUIET_PART = 0.6  # share of a stream that passes before an incident without a date, so that there is a baseline
 WORKING_HOURS = (10 * HOUR, 18 * HOUR)
-PROMPT = 4  # seconds within which Stripe delivers what it can deliver
-RETRY_AFTER = (600, 3 * HOUR)  # seconds until what could not be delivered comes again
 
 _encoder = msgspec.json.Encoder()
-
-
-class Delivery(msgspec.Struct, frozen=True, kw_only=True):
-    """One POST: an event and when it arrives (Unix seconds)."""
-
-    at: int
-    event: StripeObject
 
 
 def simulate(
@@ -44,7 +35,10 @@ def simulate(
     livemode: bool = True,
     account: str | None = None,
 ) -> tuple[list[StripeObject], list[Label]]:
-    """Give the events of an account in the order in which they occurred, and the truth about its incidents.
+    """Give the events of an account in the order in which they occurred, and the truth about it.
+
+    The truth is labels of the incidents, and `natural` ones of what happens in any account and is worth a report all the same: disputes,
+    invoices that nobody paid in the end, downgrades, unusually large refunds, cards that are about to end.
 
     The same arguments give the same bytes. With `account` (acct_…) the events are those of a connected account.
     """
@@ -61,21 +55,8 @@ def simulate(
     for sent in events:
         by_object[sent["data"]["object"]["id"]].append(sent)
     labels = [label(INCIDENTS[wish.name], wish.name, scene, by_object) for wish, scene in zip(wishes, scenes, strict=True)]
-    return events, sorted((found for found in labels if found is not None), key=lambda found: found.started_at)
-
-
-def deliver(events: Iterable[StripeObject], *, seed: int, late: float = 0.01, doubled: float = 0.005) -> list[Delivery]:
-    """Deliver as Stripe does: within seconds but in no order, a share of it late, a share of it twice; in order of arrival."""
-    rng = Random(f"{seed}/deliver")
-    deliveries: list[Delivery] = []
-    for sent in events:
-        at = sent["created"] + 1 + rng.randrange(PROMPT)
-        if rng.random() < late:
-            at += rng.randrange(*RETRY_AFTER)
-        deliveries.append(Delivery(at=at, event=sent))
-        if rng.random() < doubled:
-            deliveries.append(Delivery(at=at + rng.randrange(*RETRY_AFTER), event=sent))
-    return sorted(deliveries, key=lambda delivery: delivery.at)
+    wished = [found for found in labels if found is not None]
+    return events, sorted([*wished, *_natural(world, wished, by_object)], key=lambda found: found.started_at)
 
 
 def body(sent: StripeObject) -> bytes:
@@ -99,6 +80,15 @@ def _write_lines(rows: Iterable[StripeObject] | Iterable[Label], file: BinaryIO)
         file.write(_encoder.encode(row) + b"\n")
         count += 1
     return count
+
+
+def _natural(world: World, wished: Sequence[Label], by_object: Mapping[str, Sequence[StripeObject]]) -> Iterator[Label]:
+    """Give what happens in any account, but for what an incident's label tells already."""
+    told = {(found.incident, object_id) for found in wished for object_id in found.object_ids}
+    for truth in world.truths:
+        found = natural_label(truth, world, by_object)
+        if found is not None and not any((found.incident, object_id) in told for object_id in truth.evidence):
+            yield found
 
 
 def _check(wishes: Iterable[Incident]) -> None:

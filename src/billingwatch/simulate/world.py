@@ -31,6 +31,29 @@ class Outage(msgspec.Struct, kw_only=True):
     """Ids of those that did."""
 
 
+class Closure(msgspec.Struct, frozen=True, kw_only=True):
+    """A time in which the checkout loses purchases."""
+
+    start: int
+    end: int
+    share: float
+    """Share of purchases and sign-ups that never come about, 0 to 1."""
+
+
+class Truth(msgspec.Struct, kw_only=True):
+    """Something that happens in any account, and that whoever watches it is right to report."""
+
+    detector: str
+    description: str
+    started_at: int
+    ended_at: int | None = None
+    """None: with the last event of its evidence."""
+    evidence: list[str]
+    """Ids of objects whose events show it."""
+    subjects: list[str] = msgspec.field(default_factory=list)
+    """Ids of objects that it is about, besides."""
+
+
 class World:
     """Runs the agenda. Draw from `rng(...)`, named after the subject, so that subjects do not disturb each other's chances."""
 
@@ -40,6 +63,8 @@ class World:
         self.profile = profile
         self.customers: list[Customer] = []
         self.outages: list[Outage] = []
+        self.closures: list[Closure] = []
+        self.truths: list[Truth] = []
         self._seed = seed
         self._livemode = livemode
         self._account = account
@@ -48,6 +73,7 @@ class World:
         self._planned = 0
         self._events: list[StripeObject] = []
         self._counts: Counter[tuple[str, str]] = Counter()
+        self.growth = profile.growth + profile.drift * self.rng("trend").uniform(-1, 1)
 
     def rng(self, *subject: object) -> Random:
         """Give the generator of one subject; the same subject gets the same chances again."""
@@ -97,6 +123,16 @@ class World:
             if outage.start <= when < outage.end and chance < outage.rate:
                 return weighted(pick, outage.declines), outage
         return None, None
+
+    def lost(self, rng: Random, when: int) -> bool:
+        """Tell whether a purchase never comes about because the checkout is broken."""
+        chance = rng.random()
+        return any(closure.start <= when < closure.end and chance < closure.share for closure in self.closures)
+
+    def note(self, truth: Truth) -> Truth:
+        """Remember what a detector may truthfully report."""
+        self.truths.append(truth)
+        return truth
 
     def _send(
         self, event_type: str, object_id: str, rendered: StripeObject, when: int, *, previous: StripeObject | None = None, by_api: bool

@@ -36,7 +36,7 @@ def outage(scene: Scene) -> None:
         declines=ISSUER_OUTAGE if issuer else PROCESSOR_OUTAGE,
         charges=scene.evidence,
     )
-    world.outages.append(trouble)
+    world.outages.insert(0, trouble)  # before the wobbles of ordinary days, which are less
     scene.description = f"{'issuers' if issuer else 'the processor'} refused {trouble.rate:.0%} of payments for {lasts // 60} minutes"
     per_second = max(0.0, RUSH_PER_HOUR / HOUR - world.profile.purchases_per_day / 86_400)
     for number, when in enumerate(arrivals(rng, scene.at - HOUR, scene.at + lasts + HOUR, per_second)):

@@ -9,7 +9,8 @@ from random import Random
 import msgspec
 
 from billingwatch.simulate.objects.shapes import StripeObject
-from billingwatch.simulate.world import World
+from billingwatch.simulate.profiles import Profile
+from billingwatch.simulate.world import Truth, World
 
 
 class Incident(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,11 +32,15 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
     strength: float
     description: str
     started_at: int
-    """Unix seconds of its first event."""
+    """Unix seconds: its first event, or for what shows in time (nothing comes, a card ends) when it begins to be so."""
     ended_at: int
     object_ids: list[str]
     """Charges, invoices, customers … that an anomaly about it would name."""
     event_ids: list[str]
+    also: list[str] = []
+    """Other detectors that are right to report it, too."""
+    natural: bool = False
+    """Whether it is part of any account's life rather than an incident that was wished for."""
 
 
 class Scene(msgspec.Struct, kw_only=True):
@@ -50,10 +55,19 @@ class Scene(msgspec.Struct, kw_only=True):
     subjects: list[str] = msgspec.field(default_factory=list)
     """Ids of objects that it is about, besides."""
     description: str = ""
+    since: int | None = None
+    """Earlier events of the evidence are its history and not the incident."""
+    started_at: int | None = None
+    """Unix seconds; None: with the first event."""
+    ended_at: int | None = None
 
     def between(self, faint: float, loud: float) -> float:
         """Scale by strength."""
         return faint + (loud - faint) * self.strength
+
+
+def _any(_: Profile) -> bool:
+    return True
 
 
 class Kind(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,22 +78,54 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     inject: Callable[[Scene], None]
     lasts: int
     """Seconds from its beginning until its last important event."""
+    also: tuple[str, ...] = ()
+    """Other detectors that are right to report it, too."""
+    fits: Callable[[Profile], bool] = _any
+    """Whether the account is of a kind in which somebody would notice."""
+    takes: bool = False
+    """Whether it keeps ordinary events from happening, besides those that it adds."""
 
 
 def label(kind: Kind, variant: str, scene: Scene, by_object: Mapping[str, Sequence[StripeObject]]) -> Label | None:
     """Tell what came of a scene; None if the stream ended before it."""
-    until = scene.at + kind.lasts
-    events = [sent for object_id in scene.evidence for sent in by_object.get(object_id, ()) if sent["created"] <= until]
-    if not events:
+    world = scene.world
+    until = max(scene.at + kind.lasts, scene.ended_at or 0)
+    events = _events(scene.evidence, by_object, scene.since or world.start, until)
+    started_at = scene.started_at if scene.started_at is not None else events[0]["created"] if events else world.end
+    ended_at = scene.ended_at if scene.ended_at is not None else events[-1]["created"] if events else started_at
+    if started_at >= world.end:
         return None
-    events.sort(key=lambda sent: int(sent["created"]))
     return Label(
         incident=kind.detector,
         variant=variant,
         strength=scene.strength,
         description=scene.description,
-        started_at=events[0]["created"],
-        ended_at=events[-1]["created"],
+        started_at=started_at,
+        ended_at=min(ended_at, world.end - 1),
         object_ids=list(dict.fromkeys([*scene.evidence, *scene.subjects])),
         event_ids=[sent["id"] for sent in events],
+        also=list(kind.also),
     )
+
+
+def natural_label(truth: Truth, world: World, by_object: Mapping[str, Sequence[StripeObject]]) -> Label | None:
+    """Tell of what happens in any account; None if it lies outside the stream, or nothing in the stream shows it."""
+    events = _events(truth.evidence, by_object, world.start, truth.ended_at or world.end)
+    if not events or not world.start <= truth.started_at < world.end:
+        return None
+    return Label(
+        incident=truth.detector,
+        variant="natural",
+        strength=1.0,
+        description=truth.description,
+        started_at=truth.started_at,
+        ended_at=min(max(truth.started_at, truth.ended_at or events[-1]["created"]), world.end - 1),
+        object_ids=list(dict.fromkeys([*truth.evidence, *truth.subjects])),
+        event_ids=[sent["id"] for sent in events],
+        natural=True,
+    )
+
+
+def _events(evidence: Sequence[str], by_object: Mapping[str, Sequence[StripeObject]], since: int, until: int) -> list[StripeObject]:
+    events = [sent for object_id in dict.fromkeys(evidence) for sent in by_object.get(object_id, ()) if since <= sent["created"] <= until]
+    return sorted(events, key=lambda sent: int(sent["created"]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import calendar
+
 import msgspec
 
 from billingwatch.simulate.objects.discounts import Discount
@@ -19,6 +21,14 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     funding: str = "credit"
     exp_month: int = 8
     exp_year: int = 2030
+
+    def ends(self) -> int:
+        """Give the first second (Unix, UTC) at which it is no longer good."""
+        year, month = divmod(self.exp_year * 12 + self.exp_month, 12)
+        return calendar.timegm((year, month + 1, 1, 0, 0, 0))
+
+    def expired(self, when: int) -> bool:
+        return self.ends() <= when
 
 
 class Payer(msgspec.Struct, frozen=True, kw_only=True):

@@ -95,6 +95,9 @@ class Subscription(msgspec.Struct, kw_only=True):
     canceled_at: int | None = None
     ended_at: int | None = None
     cancellation_reason: str | None = None
+    trial_end: int | None = None
+    resumes_at: int | None = None
+    """While collection is paused, when it is to go on."""
     metadata: dict[str, str] = msgspec.field(default_factory=dict)
 
     def render(self, shape: Shape, *, livemode: bool) -> StripeObject:
@@ -119,7 +122,7 @@ class Subscription(msgspec.Struct, kw_only=True):
             "application": None,
             "application_fee_percent": None,
             "automatic_tax": {"disabled_reason": None, "enabled": False, "liability": None},
-            "billing_cycle_anchor": self.created,
+            "billing_cycle_anchor": self.trial_end or self.created,
             "billing_cycle_anchor_config": None,
             "billing_thresholds": None,
             "cancel_at": self.period_end if self.cancel_at_period_end else None,
@@ -150,7 +153,7 @@ class Subscription(msgspec.Struct, kw_only=True):
             "metadata": dict(self.metadata),
             "next_pending_invoice_item_invoice": None,
             "on_behalf_of": None,
-            "pause_collection": None,
+            "pause_collection": {"behavior": "void", "resumes_at": self.resumes_at} if self.resumes_at else None,
             "payment_settings": {"payment_method_options": None, "payment_method_types": None, "save_default_payment_method": "off"},
             "pending_invoice_item_interval": None,
             "pending_setup_intent": None,
@@ -160,9 +163,9 @@ class Subscription(msgspec.Struct, kw_only=True):
             "status": self.status,
             "test_clock": None,
             "transfer_data": None,
-            "trial_end": None,
+            "trial_end": self.trial_end,
             "trial_settings": {"end_behavior": {"missing_payment_method": "create_invoice"}},
-            "trial_start": None,
+            "trial_start": self.created if self.trial_end else None,
         }
         if shape == "legacy":
             subscription |= {
