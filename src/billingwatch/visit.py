@@ -104,9 +104,10 @@ async def _visit(lane: Lane, tenant: Tenant, *, as_of: datetime, limit: int, jud
             if changes:
                 await judge.changes(changes, replayed=all(event.replayed for event in claimed))
             await judge.postponed()
-            await judge.settle()
             # What still waits may belong before the instants to be judged.
             await judge.time(now=judge_now, complete=len(claimed) < limit, events=bool(claimed))
+            # Last: after downtime an anomaly that goes on has only now been seen again.
+            await judge.settle()
         except UNAVAILABLE:
             raise
         except Exception as error:

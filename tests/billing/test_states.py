@@ -5,11 +5,13 @@ from __future__ import annotations
 from itertools import permutations
 from typing import Any
 
+import pytest
+
 from billingwatch.billing.readers import read_event
 from billingwatch.billing.store import project
 from billingwatch.postgres.connections import TenantConnection
 
-from .payloads import NOW, customer, event, invoice, payment_method, subscription
+from .payloads import NOW, customer, event, invoice, item, listed, payment_method, subscription
 from .tables import contents
 
 Json = dict[str, Any]
@@ -85,3 +87,36 @@ async def test_of_invoices_only_those_are_remembered_that_an_attempt_left_unpaid
     )
 
     assert await states(tenant_connection) == [("invoice", "open")]
+
+
+def changed(before: Json, now: Json, *, created: int = NOW + 9) -> Json:
+    """An update that tells what the subscription was."""
+    return event("customer.subscription.updated", now, created=created, data={"object": now, "previous_attributes": before})
+
+
+async def test_the_first_that_is_heard_of_a_subscription_also_tells_what_it_was(tenant_connection: TenantConnection):
+    await deliver(tenant_connection, changed({"items": listed(item(quantity=7))}, subscription("sub_1", item(quantity=2))))
+
+    (projected,) = await contents(tenant_connection, "subscriptions")
+    rows = sorted(await contents(tenant_connection, "states"), key=lambda row: row["version"])
+    assert [row["facts"]["items"][0]["quantity"] for row in rows] == [7, 2]
+    assert [row["created_at"].timestamp() for row in rows] == [NOW + 8, NOW + 9]
+    assert projected["items"][0]["quantity"] == 2
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        {},
+        {"metadata": {"seat": "1"}},
+        {"status": "canceled"},  # nothing leaves that state
+        {"status": 7},
+        "nonsense",
+    ],
+)
+async def test_what_tells_nothing_of_an_earlier_state_adds_none(tenant_connection: TenantConnection, before: Any):
+    await deliver(tenant_connection, changed(before, subscription(status="active")))
+
+    assert len(await contents(tenant_connection, "states")) == 1
+    (projected,) = await contents(tenant_connection, "subscriptions")
+    assert projected["status"] == "active"

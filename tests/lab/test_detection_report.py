@@ -18,9 +18,10 @@ from billingwatch.lab.quality.measure import measure
 from billingwatch.lab.quality.plan import Stream
 from billingwatch.lab.quality.report import Report, Wish, detection_report
 from billingwatch.settings import Settings
+from billingwatch.simulate.deliveries import Delivery, deliver
 from billingwatch.simulate.incidents.scenes import Incident
 from billingwatch.simulate.profiles import PROFILES
-from billingwatch.simulate.stream import Delivery, deliver, simulate
+from billingwatch.simulate.stream import simulate
 from billingwatch.tenancy.sealing import Seal
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
@@ -58,10 +59,10 @@ async def test_the_products_clock_runs_with_the_stream(tenant, open_lane, connec
     control = await connect()
     first = {}
     for arrival in arrivals:
-        first.setdefault(arrival.event["id"], arrival.at)
+        first.setdefault(arrival.event["id"], arrival)
     rows = await control.fetch(f"SELECT event_id, received_at, signed_at, deliveries FROM {tenant.schema_name}.events")
-    assert {row["event_id"]: row["received_at"] for row in rows} == {event_id: instant(at) for event_id, at in first.items()}
-    assert all(row["signed_at"] == row["received_at"] for row in rows)
+    times = {row["event_id"]: (row["received_at"], row["signed_at"]) for row in rows}
+    assert times == {event_id: (instant(each.at), instant(each.signed_at)) for event_id, each in first.items()}
     assert sum(row["deliveries"] for row in rows) == len(arrivals) > len(rows)
     assert await control.fetchval("SELECT count(*) FROM control.pending_events") == 0
     # The scheduler judged the last full hour, too.
@@ -88,7 +89,7 @@ async def test_an_event_that_nobody_can_read_is_counted(tenant, open_lane):
         "data": {"object": {"id": "ch_1", "object": "charge", "amount": "much", "currency": "usd", "created": at}},
     }
 
-    lived = await live(open_lane(), tenant, [Delivery(at=at, event=broken)], until=at)
+    lived = await live(open_lane(), tenant, [Delivery(at=at, signed_at=at, event=broken)], until=at)
 
     assert lived.dead == 1
 

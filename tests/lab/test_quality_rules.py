@@ -10,7 +10,7 @@ import pytest
 from billingwatch.detection.registry import DETECTORS
 from billingwatch.lab.quality import rules
 from billingwatch.lab.quality.rules import plain_alarms
-from billingwatch.simulate.stream import Delivery
+from billingwatch.simulate.deliveries import Delivery
 
 HOUR, DAY = 3600, 86_400
 MONDAY = int(datetime(2026, 1, 5, tzinfo=UTC).timestamp())
@@ -19,7 +19,9 @@ MONDAY = int(datetime(2026, 1, 5, tzinfo=UTC).timestamp())
 def sent(at: int, event_type: str, *, created: int | None = None, previous: dict[str, Any] | None = None, **thing: Any) -> Delivery:
     data = {"object": thing, **({"previous_attributes": previous} if previous else {})}
     return Delivery(
-        at=MONDAY + at, event={"id": f"evt_{at}_{thing.get('id')}", "type": event_type, "created": MONDAY + (created or at), "data": data}
+        at=MONDAY + at,
+        signed_at=MONDAY + at,
+        event={"id": f"evt_{at}_{thing.get('id')}", "type": event_type, "created": MONDAY + (created or at), "data": data},
     )
 
 

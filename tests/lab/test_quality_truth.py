@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 from billingwatch.lab.quality.truth import Alarm, Truth, first_arrivals_of, match, slack_of, truth_of
+from billingwatch.simulate.deliveries import Delivery
 from billingwatch.simulate.incidents.scenes import Label
-from billingwatch.simulate.stream import Delivery
 
 HOUR = 3600
 
@@ -137,7 +137,7 @@ def test_the_slack_is_the_detectors_own_window():
 
 def test_an_incident_can_be_known_from_the_first_arrival_of_any_of_its_events():
     times = ((5, "evt_0", 5), (40, "evt_before", 9), (90, "evt_2", 20), (95, "evt_1", 10), (99, "evt_2", 20))
-    deliveries = [Delivery(at=at, event={"id": event_id, "created": created}) for at, event_id, created in times]
+    deliveries = [Delivery(at=at, signed_at=at, event={"id": event_id, "created": created}) for at, event_id, created in times]
     label = Label(
         incident="duplicate_charge",
         variant="duplicate_order",
@@ -146,6 +146,8 @@ def test_an_incident_can_be_known_from_the_first_arrival_of_any_of_its_events():
         started_at=10,
         ended_at=20,
         object_ids=["ch_1"],
+        also=["fraud_spike"],
+        natural=True,
         event_ids=["evt_before", "evt_1", "evt_2", "evt_never_delivered"],
     )
 
@@ -155,3 +157,5 @@ def test_an_incident_can_be_known_from_the_first_arrival_of_any_of_its_events():
     assert found.objects == {"ch_1"}
     assert found.events == {"evt_before", "evt_1", "evt_2", "evt_never_delivered"}
     assert (found.detector, found.variant, found.strength) == ("duplicate_charge", "duplicate_order", 0.25)
+    assert found.also == {"fraud_spike"}
+    assert found.natural

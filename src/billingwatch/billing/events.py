@@ -8,7 +8,7 @@ from typing import TypedDict
 
 import msgspec
 
-from billingwatch.billing.shapes import Fields, ProjectionError, from_seconds, reference, required, seconds, text
+from billingwatch.billing.shapes import Fields, ProjectionError, from_seconds, reference, required, seconds, section, text
 from billingwatch.billing.versions import Stage, version
 
 
@@ -33,6 +33,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     occurred: datetime
     """The same as an instant."""
     object: Fields
+    previous: Fields
+    """What the event says the object was before, where that differs."""
 
     @property
     def is_creation(self) -> bool:
@@ -43,6 +45,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     def is_deletion(self) -> bool:
         """The event tells of the object's end."""
         return self.type.endswith(".deleted")
+
+    def before(self) -> Event:
+        """The same, a second earlier: it dates what the object was until then."""
+        return msgspec.structs.replace(self, occurred_at=self.occurred_at - 1, occurred=from_seconds(self.occurred_at - 1))
 
     def stamp(self, created_at: datetime | None, *, stage: Stage, rank: int) -> Stamp:
         """Date a snapshot of this event; an object that does not say when it was created was created by now."""
@@ -69,4 +75,14 @@ def parse_event(event: Mapping[str, object]) -> Event:
         occurred_at=occurred_at,
         occurred=from_seconds(occurred_at),
         object=inside,
+        previous=section(data, "previous_attributes") if isinstance(data, dict) else {},
     )
+
+
+def overlaid(now: Fields, previous: Fields) -> Fields:
+    """What an object was: nested objects field by field, lists whole, as Stripe writes `previous_attributes`."""
+    return {**now, **{key: _overlaid(now.get(key), value) for key, value in previous.items()}}
+
+
+def _overlaid(now: object, previous: object) -> object:
+    return overlaid(now, previous) if isinstance(now, dict) and isinstance(previous, dict) else previous

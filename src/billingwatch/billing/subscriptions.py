@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from fractions import Fraction
 
-from billingwatch.billing.events import Event
+import msgspec
+
+from billingwatch.billing.events import Event, overlaid
 from billingwatch.billing.rows import Json, Row, Subscription
 from billingwatch.billing.shapes import (
     BIGINT_MAX,
@@ -33,44 +35,58 @@ PER_MONTH = {"day": Fraction(365, 12), "week": Fraction(365, 84), "month": Fract
 
 
 def read_subscription(event: Event, subscription: Fields) -> list[Row]:
-    """Read a subscription with its items."""
+    """Read a subscription with its items, and what it was before where the event tells: it may be the first that we hear of it."""
+    now = _row(event, subscription)
+    if not event.previous or event.is_deletion:
+        return [now]
+    try:
+        before = _row(event.before(), overlaid(subscription, event.previous))
+    except ProjectionError:
+        return [now]
+    # A state that Stripe never leaves cannot have been left.
+    return [now] if before.status in FINAL or _says_the_same(before, now) else [before, now]
+
+
+def _says_the_same(before: Subscription, now: Subscription) -> bool:
+    return msgspec.structs.replace(before, updated_at=now.updated_at, version=now.version) == now
+
+
+def _row(event: Event, subscription: Fields) -> Subscription:
     status = required(text(subscription, "status"), "status")
     items = list(entries(subscription, "items")) or _only_item(subscription)
     period_start, period_end = _earliest(subscription, items, "current_period_start"), _earliest(subscription, items, "current_period_end")
     canceled_at = seconds(subscription, "canceled_at")
     listed_all = not flag(section(subscription, "items"), "has_more")
     sold_in = currency(subscription) or next((code for item in items if (code := currency(_price(item)))), None)
-    return [
-        Subscription(
-            subscription_id=identity(subscription),
-            customer_id=reference(subscription, "customer") or reference(subscription, "customer_account"),
-            status=status,
-            collection_method=text(subscription, "collection_method"),
-            currency=sold_in,
-            items=[_item(item, sold_in) for item in items],
-            mrr=_mrr(items) if listed_all else None,
-            period_start_at=None if period_start is None else from_seconds(period_start),
-            period_end_at=None if period_end is None else from_seconds(period_end),
-            billing_cycle_anchor_at=instant(subscription, "billing_cycle_anchor"),
-            trial_end_at=instant(subscription, "trial_end"),
-            cancel_at_period_end=bool(flag(subscription, "cancel_at_period_end")),
-            cancel_at=instant(subscription, "cancel_at"),
-            canceled_at=None if canceled_at is None else from_seconds(canceled_at),
-            ended_at=instant(subscription, "ended_at"),
-            collection_paused=subscription.get("pause_collection") is not None,
-            discounted=any(_discounted(sold) for sold in (subscription, *items)),
-            default_payment_method_id=reference(subscription, "default_payment_method") or reference(subscription, "default_source"),
-            **event.stamp(
-                instant(subscription, "created") or instant(subscription, "start"),  # `created` came later than subscriptions did
-                stage=Stage.FINAL if event.is_deletion or status in FINAL else Stage.LIVE,
-                rank=rank(
-                    first=event.is_creation,
-                    state=place(status, STATES),
-                    progress=max(period_start or 0, canceled_at or 0),
-                ),
+    return Subscription(
+        subscription_id=identity(subscription),
+        customer_id=reference(subscription, "customer") or reference(subscription, "customer_account"),
+        status=status,
+        collection_method=text(subscription, "collection_method"),
+        currency=sold_in,
+        items=[_item(item, sold_in) for item in items],
+        mrr=_mrr(items) if listed_all else None,
+        period_start_at=None if period_start is None else from_seconds(period_start),
+        period_end_at=None if period_end is None else from_seconds(period_end),
+        billing_cycle_anchor_at=instant(subscription, "billing_cycle_anchor"),
+        trial_end_at=instant(subscription, "trial_end"),
+        cancel_at_period_end=bool(flag(subscription, "cancel_at_period_end")),
+        cancel_at=instant(subscription, "cancel_at"),
+        canceled_at=None if canceled_at is None else from_seconds(canceled_at),
+        ended_at=instant(subscription, "ended_at"),
+        collection_paused=subscription.get("pause_collection") is not None,
+        discounted=any(_discounted(sold) for sold in (subscription, *items)),
+        default_payment_method_id=reference(subscription, "default_payment_method") or reference(subscription, "default_source"),
+        **event.stamp(
+            instant(subscription, "created") or instant(subscription, "start"),  # `created` came later than subscriptions did
+            stage=Stage.FINAL if event.is_deletion or status in FINAL else Stage.LIVE,
+            rank=rank(
+                first=event.is_creation,
+                state=place(status, STATES),
+                progress=max(period_start or 0, canceled_at or 0),
             ),
-        )
-    ]
+        ),
+    )
 
 
 def _only_item(subscription: Fields) -> list[Fields]:

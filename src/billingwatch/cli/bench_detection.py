@@ -10,11 +10,11 @@ import rich_click as click
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from billingwatch.cli.output import data, print_json, print_table, talk
+from billingwatch.lab.quality.plan import THINGS
 from billingwatch.lab.quality.report import Report, Wish, detection_report
 from billingwatch.lab.quality.words import headline, markdown, tables, verdicts
 from billingwatch.logs import configure_logs
 from billingwatch.settings import load_settings
-from billingwatch.simulate.incidents.registry import INCIDENTS
 from billingwatch.simulate.profiles import PROFILES
 
 QUICK_KINDS = ("tiny", "saas", "shop")
@@ -40,7 +40,7 @@ QUICK_KINDS = ("tiny", "saas", "shop")
     "--incidents",
     "incidents",
     multiple=True,
-    type=click.Choice(list(INCIDENTS)),
+    type=click.Choice(THINGS),
     help="What goes wrong; may be given several times.  [default: all]",
 )
 @click.option("--quick", is_flag=True, help=f"One quiet account each of {', '.join(QUICK_KINDS)}, each incident once.")
@@ -70,7 +70,7 @@ def detection(
         rounds=1 if quick else seeds,
         weeks=weeks,
         kinds=kinds or (QUICK_KINDS if quick else tuple(PROFILES)),
-        incidents=incidents or tuple(INCIDENTS),
+        incidents=incidents or THINGS,
         tuning=tuning,
         repeats=1 if quick else 2,
         processes=processes,

@@ -35,10 +35,20 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
 
 CAST = (
     Part(
-        name="nimbus-saas", profile="saas", incidents=(("charge_failure_spike", 100), ("negative_invoice", 52), ("duplicate_charge", 0.7))
+        name="nimbus-saas",
+        profile="saas",
+        incidents=(("charge_failure_spike", 100), ("negative_invoice", 52), ("double_invoice", 28), ("duplicate_charge", 0.7)),
     ),
-    Part(name="corner-shop", profile="shop", incidents=(("duplicate_order", 75), ("fraud_spike", 24 * 7), ("card_testing", 0.9))),
-    Part(name="atlas-market", profile="marketplace", incidents=(("duplicate_charge", 30), ("charge_failure_spike", 2.2))),
+    Part(
+        name="corner-shop",
+        profile="shop",
+        incidents=(("duplicate_order", 75), ("fraud_spike", 24 * 7), ("large_refund", 9), ("card_testing", 0.9)),
+    ),
+    Part(
+        name="atlas-market",
+        profile="marketplace",
+        incidents=(("duplicate_charge", 30), ("currency_mismatch", 20), ("charge_failure_spike", 2.2)),
+    ),
 )
 
 
@@ -49,7 +59,7 @@ def write_script(part: Part, *, as_of: datetime) -> Script:
     turn = (as_of - LIVE_SPAN).timestamp()
     history = [body(event) for event in events if event["created"] < turn]
     live = [body(event) for event in events if event["created"] >= turn]
-    return Script(part=part, history=history, live=live, labels=labels)
+    return Script(part=part, history=history, live=live, labels=[label for label in labels if not label.natural])
 
 
 def interleave(bodies: Sequence[Sequence[bytes]]) -> list[tuple[int, bytes]]:

@@ -225,7 +225,7 @@ async def _search(
         Found(
             fingerprint=fingerprint,
             incident=incident,
-            ends_at=shift(incident.last_seen_at, quiet) if detector.settles else incident.ended_at,
+            ends_at=_ends_at(detector, incident, quiet),
             historical=replayed or as_of - incident.last_seen_at > HISTORICAL_AFTER,
         )
         for fingerprint, incident in found.items()
@@ -234,6 +234,13 @@ async def _search(
     holding = {each.fingerprint for each in at_hand}
     known = [anomaly for anomaly in stored if anomaly in judged or anomaly.fingerprint in holding]
     return at_hand, list(reconcile(detector.name, at_hand, known, quiet, as_of))
+
+
+def _ends_at(detector: Detector[Any], incident: Incident, quiet: timedelta) -> datetime | None:
+    if not detector.settles:
+        return incident.ended_at
+    settled = shift(incident.last_seen_at, quiet)
+    return settled if incident.ended_at is None else min(incident.ended_at, settled)
 
 
 def _touched(run: Incident | Anomaly, near: Iterable[Span]) -> bool:

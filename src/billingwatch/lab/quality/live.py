@@ -13,8 +13,8 @@ from billingwatch.detection.store import Anomaly, AnomalyFilter, list_anomalies
 from billingwatch.ingest.envelope import read_envelope
 from billingwatch.ingest.recorder import Delivery, record_events
 from billingwatch.judgement import JUDGED_WITHIN
+from billingwatch.simulate.deliveries import Delivery as Arrival
 from billingwatch.simulate.seasons import DAY, HOUR
-from billingwatch.simulate.stream import Delivery as Arrival
 from billingwatch.tenancy.lanes import Lane, control_plane
 from billingwatch.tenancy.tenants import Tenant
 from billingwatch.visit import visit
@@ -78,14 +78,13 @@ def _steps(arrivals: Sequence[Arrival], until: int) -> Iterator[tuple[int, list[
 def _delivery(tenant: Tenant, arrival: Arrival) -> Delivery:
     body = _encoder.encode(arrival.event)
     envelope = read_envelope(body)
-    at = _instant(arrival.at)
     return Delivery(
         tenant=tenant,
         envelope=envelope,
         disposition=envelope.disposition(tenant.mode),
         payload=body.decode(),
-        received_at=at,
-        signed_at=at,
+        received_at=_instant(arrival.at),
+        signed_at=_instant(arrival.signed_at),
     )
 
 

@@ -11,9 +11,10 @@ from billingwatch.lab.quality.live import live
 from billingwatch.lab.quality.plan import Stream
 from billingwatch.lab.quality.rules import plain_alarms
 from billingwatch.lab.quality.truth import Alarm, Truth, alarm_of, first_arrivals_of, truth_of
+from billingwatch.simulate.deliveries import deliver_and_tell
 from billingwatch.simulate.profiles import PROFILES
 from billingwatch.simulate.seasons import DAY
-from billingwatch.simulate.stream import deliver, simulate
+from billingwatch.simulate.stream import simulate
 from billingwatch.tenancy.lanes import Lane, control_plane
 from billingwatch.tenancy.provision import provision
 from billingwatch.tenancy.registry import load_tenant
@@ -59,10 +60,13 @@ async def measure(stream: Stream, dsn: str, seal: Seal, on_day: Callable[[], Non
     )
     until = int(stream.start.timestamp()) + stream.days * DAY
     # What would come after the end has not come.
-    deliveries = [delivery for delivery in deliver(events, seed=stream.seed) if delivery.at <= until]
+    sent, delivery_labels = deliver_and_tell(events, seed=stream.seed, troubles=stream.troubles)
+    deliveries = [delivery for delivery in sent if delivery.at <= until]
     simulated = time.perf_counter()
     arrivals = first_arrivals_of(deliveries)
-    truths = [truth_of(label, arrivals) for label in labels if not label.event_ids or arrivals.keys() & set(label.event_ids)]
+    truths = [
+        truth_of(label, arrivals) for label in [*labels, *delivery_labels] if not label.event_ids or arrivals.keys() & set(label.event_ids)
+    ]
     plain = plain_alarms(deliveries, until=until)
     ruled = time.perf_counter()
     lane = Lane(dsn, "billingwatch bench detection", statement_timeout=STATEMENT_TIMEOUT)

@@ -11,6 +11,7 @@ from random import Random
 import msgspec
 
 from billingwatch.detection.registry import DETECTORS
+from billingwatch.simulate.deliveries import TROUBLES, Trouble
 from billingwatch.simulate.incidents.registry import INCIDENTS
 from billingwatch.simulate.incidents.scenes import Incident
 from billingwatch.simulate.objects.shapes import Shape
@@ -27,6 +28,7 @@ REPEATS = 2  # how often a kind of business with one seed has each incident, wit
 LEARNING = 21  # days of a stream without incidents; those of a detector that learns for longer come after that
 OUTLOOK = 4  # days in the end without new incidents, so that what began can be found
 LASTS_AT_MOST = 8  # days that are left for an incident to show, besides
+THINGS = (*INCIDENTS, *TROUBLES)  # all that can go wrong, with the account or on the way
 CROWD = 18  # incidents of one stream
 WORKING_HOURS = range(9, 17)  # UTC
 
@@ -40,6 +42,12 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     start: datetime
     days: int
     incidents: tuple[Incident, ...] = ()
+    troubles: tuple[Trouble, ...] = ()
+    """Incidents of the deliveries."""
+
+    @property
+    def quiet(self) -> bool:
+        return not self.incidents and not self.troubles
 
     @property
     def name(self) -> str:
@@ -60,20 +68,33 @@ def plan_streams(
     streams: list[Stream] = []
     for kind in kinds:
         place = list(PROFILES).index(kind)
+        fitting = [name for name in incidents if name in TROUBLES or INCIDENTS[name].fits(PROFILES[kind])]
         for turn in range(rounds):
-            parts = [[], *_parts(incidents, repeats, place + turn)]
+            parts = [[], *_parts(fitting, repeats, place + turn)]
             for part, names in enumerate(parts):
                 seed = seeds[place * SEEDS_OF_A_KIND + turn * SEEDS_OF_A_ROUND + part]
                 start = FIRST_DAYS + timedelta(days=seed * 11 % 28)
-                wishes = []
+                wishes: list[Incident] = []
+                troubles: list[Trouble] = []
                 for name, at in _moments(names, start, days, Random(seed)):
                     # Each incident walks through the strengths, each from a beginning of its own: no stream has only faint ones.
                     step = occurrence[name] + incidents.index(name)
                     occurrence[name] += 1
-                    wishes.append(Incident(name=name, at=at, strength=STRENGTHS[step % len(STRENGTHS)]))
+                    strength = STRENGTHS[step % len(STRENGTHS)]
+                    if name in TROUBLES:
+                        troubles.append(Trouble(name=name, at=at, strength=strength))
+                    else:
+                        wishes.append(Incident(name=name, at=at, strength=strength))
                 shape = SHAPES[(place + turn + part) % len(SHAPES)]
-                streams.append(Stream(kind=kind, seed=seed, shape=shape, start=start, days=days, incidents=tuple(wishes)))
+                streams.append(
+                    Stream(kind=kind, seed=seed, shape=shape, start=start, days=days, incidents=tuple(wishes), troubles=tuple(troubles))
+                )
     return streams
+
+
+def detector_of(name: str) -> str:
+    """The detector that should find it."""
+    return (TROUBLES[name] if name in TROUBLES else INCIDENTS[name]).detector
 
 
 def _parts(incidents: Sequence[str], repeats: int, turn: int) -> Iterator[list[str]]:
@@ -90,7 +111,7 @@ def _apart(names: Sequence[str]) -> list[str]:
     """Put the incidents of each detector as far apart as they can be."""
     by_detector: defaultdict[str, list[str]] = defaultdict(list)
     for name in names:
-        by_detector[INCIDENTS[name].detector].append(name)
+        by_detector[detector_of(name)].append(name)
     # The first half of the sequence has every first of two, each in the same place of its half as the second has.
     places = [
         ((number + place / len(by_detector)) / len(alike), name)
@@ -112,10 +133,10 @@ def _moments(names: Sequence[str], start: datetime, days: int, rng: Random) -> I
 
 def _learned(name: str) -> int:
     """The first day of a stream on which the detector of an incident need not learn any more."""
-    detector = DETECTORS.get(INCIDENTS[name].detector)
+    detector = DETECTORS.get(detector_of(name))
     return 0 if detector is None else math.ceil(detector.warm_up(detector.thresholds()) / timedelta(days=1)) + 1
 
 
 def _lasts(name: str) -> int:
     """How many days an incident takes to show."""
-    return math.ceil(INCIDENTS[name].lasts / DAY)
+    return 0 if name in TROUBLES else math.ceil(INCIDENTS[name].lasts / DAY)

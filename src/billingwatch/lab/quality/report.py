@@ -212,7 +212,7 @@ def _ran(measured: Measured) -> Ran:
         shape=stream.shape,
         start=stream.start.date().isoformat(),
         days=stream.days,
-        incidents=len(stream.incidents),
+        incidents=len(stream.incidents) + len(stream.troubles),
         events=cost.events,
         deliveries=cost.deliveries,
         visits=cost.visits,

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
 from billingwatch.lab.quality.truth import Alarm
-from billingwatch.simulate.stream import Delivery
+from billingwatch.simulate.deliveries import Delivery
 
 HOUR = 3600
 DAY = 24 * HOUR

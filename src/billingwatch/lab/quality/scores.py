@@ -90,7 +90,7 @@ class Matched(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def quiet(self) -> bool:
-        return not self.measured.stream.incidents
+        return self.measured.stream.quiet
 
     @property
     def months(self) -> float:

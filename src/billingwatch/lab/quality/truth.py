@@ -10,8 +10,8 @@ import msgspec
 from billingwatch.detection.detector import Detector, Thresholds
 from billingwatch.detection.registry import DETECTORS
 from billingwatch.detection.store import Anomaly
+from billingwatch.simulate.deliveries import Delivery
 from billingwatch.simulate.incidents.scenes import Label
-from billingwatch.simulate.stream import Delivery
 
 PLAIN_SLACK = 3600.0  # seconds; a plain rule looks back an hour, or says the same for an hour
 
@@ -133,8 +133,8 @@ def truth_of(label: Label, first_arrivals: Mapping[str, Delivery]) -> Truth:
         arrived_at=min(arrivals, default=label.started_at),
         objects=frozenset(label.object_ids),
         events=frozenset(label.event_ids),
-        also=frozenset(getattr(label, "also", ())),
-        natural=getattr(label, "natural", False),
+        also=frozenset(label.also),
+        natural=label.natural,
     )
 
 
