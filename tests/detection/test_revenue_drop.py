@@ -13,6 +13,11 @@ from .history import DAY, History, at, charge, failed, refund
 WEEK = 7 * DAY
 
 
+@pytest.fixture(autouse=True)
+def _what_else_sales_may_show_is_not_told_of(history: History) -> None:
+    history.only = "revenue_drop"
+
+
 def sales(
     start: float, end: float, *, minutes: float = 30, name: str = "s", when: Callable[[float], bool] = lambda _: True, **fields: Any
 ) -> list[Charge]:
