@@ -12,6 +12,7 @@ from billingwatch.billing.rows import Charge, Customer, Dispute, Invoice, Paymen
 from billingwatch.billing.store import project
 from billingwatch.detection.detector import Thresholds
 from billingwatch.detection.engine import DetectionOutcome, detect, judge_time, settle
+from billingwatch.detection.looks import shift
 from billingwatch.detection.registry import DETECTORS
 from billingwatch.detection.store import Anomaly, AnomalyFilter, list_anomalies
 from billingwatch.detection.tuning import Tuning
@@ -159,7 +160,7 @@ def unpaid(key: str, minutes: float = 0, **fields: Any) -> Invoice:
 def subscription(
     key: str, minutes: float = 0, *, snapshot: int = 1, updated: float | None = None, account: str | None = None, **fields: Any
 ) -> Subscription:
-    """Unless told otherwise: an active subscription to one monthly plan of 10.00 USD that renews in thirty days. Once canceled, no later snapshot replaces it."""
+    """Unless told otherwise: an active one to a monthly plan of 10.00 USD, renewing in thirty days. Once it is over, no later snapshot replaces it."""
     status, mrr = fields.get("status", "active"), fields.get("mrr", 1000)
     ended = status in {"canceled", "incomplete_expired"}
     stamp = _stamp(f"sub_{key}", minutes, snapshot, updated, account)
@@ -171,7 +172,7 @@ def subscription(
         "items": [item(mrr or 0)],
         "mrr": mrr,
         "period_start_at": stamp["updated_at"],
-        "period_end_at": stamp["updated_at"] + timedelta(days=30),
+        "period_end_at": shift(stamp["updated_at"], timedelta(days=30)),
         "billing_cycle_anchor_at": at(minutes),
         "trial_end_at": None,
         "cancel_at_period_end": False,
