@@ -305,20 +305,19 @@ def test_a_downgrade_is_of_seats_when_faint_and_of_price_when_loud(shape):
 
 
 @pytest.mark.parametrize("profile", ["tiny", "saas", "b2b"])
-def test_churn_is_of_subscriptions_that_had_been_seen(profile):
+def test_churn_is_of_subscriptions_that_had_been_seen_and_end_in_its_time(profile):
     counts = []
     for strength in (0, 0.5, 1):
         events, label, _ = stage("churn_spike", profile=profile, strength=strength)
-        left = {
-            event["data"]["object"]["id"]
-            for event in events
-            if event["id"] in label.event_ids and event["data"]["object"]["canceled_at"] is not None
-        }
+        sent = [event for event in events if event["id"] in label.event_ids]
+        ended = {event["data"]["object"]["id"] for event in sent if event["data"]["object"]["ended_at"] is not None}
+        left = {event["data"]["object"]["id"] for event in sent if event["data"]["object"]["canceled_at"] is not None}
         seen = {event["data"]["object"]["id"] for event in events if event["created"] < label.started_at}
         assert set(by_type(events, label)) <= {"customer.subscription.deleted", "customer.subscription.updated"}
-        assert left <= seen & set(label.object_ids)
+        assert ended < left <= seen & set(label.object_ids)
+        assert label.description.startswith(f"{len(ended)} subscriptions ended")
         assert label.ended_at - label.started_at < 30 * 3600
-        counts.append(len(left))
+        counts.append(len(ended))
 
     assert counts[0] >= 5
     assert counts == sorted(counts)

@@ -57,7 +57,7 @@ INCIDENTS: Mapping[str, Kind] = MappingProxyType(
         ),
         "churn_spike": Kind(
             detector="churn_spike",
-            description="5 to 20 % of subscriptions, and five at least, are cancelled within 6 to 29 hours",
+            description="5 to 20 % of subscriptions, and five at least, end within 6 to 29 hours; others are cancelled for later",
             inject=leave_together,
             lasts=CHURN_LASTS,
         ),

@@ -21,7 +21,7 @@ SEATS = 24
 HALF = 0.5  # strength from which a downgrade is one of price and not of seats
 CHURN_LASTS = 30 * HOUR
 FEWEST_LEAVERS = 5
-AT_ONCE = 0.7  # share of cancellations that do not wait for the period's end
+NOTICES = 0.4  # of so many as end, others give notice in the same hours; theirs end with their periods, long after
 DOUBLE_LASTS = 30 * HOUR
 MISBILLED_LASTS = 2 * HOUR
 RETRIED_FOR = 5 * DAY + HOUR  # from an invoice to its last attempt, but for some minutes
@@ -48,18 +48,17 @@ def fall(scene: Scene) -> None:
 
 
 def leave_together(scene: Scene) -> None:
-    """Let many subscribers cancel within a day, as after a rise in prices."""
+    """Let many subscriptions end within a day, as after a rise in prices, and others be cancelled for later."""
     world, rng = scene.world, scene.rng
     subscribed = world.profile.customers * world.profile.subscribed
     count, lasts = max(FEWEST_LEAVERS, round(subscribed * scene.between(0.05, 0.2))), int(scene.between(CHURN_LASTS - HOUR, 6 * HOUR))
-    scene.since, scene.description = scene.at, f"{count} subscriptions cancelled within {lasts // HOUR} hours"
-    for number in range(count):
+    scene.since, scene.description = scene.at, f"{count} subscriptions ended within {lasts // HOUR} hours"
+    for number in range(count + round(count * NOTICES)):
         subscriber = known_member(scene, scene.at)
-        at_period_end = rng.random() >= AT_ONCE
         scene.evidence.append(subscriber.subscription.id)
         scene.subjects.append(subscriber.customer.id)
         when = scene.at + (0 if number == 0 else rng.randrange(lasts))
-        world.at(when, partial(_leave, scene, subscriber, at_period_end))
+        world.at(when, partial(_leave, scene, subscriber, number >= count))
 
 
 def bill_twice(scene: Scene) -> None:
