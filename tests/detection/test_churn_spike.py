@@ -153,6 +153,22 @@ async def test_a_busy_tenants_ordinary_week_is_no_spike(history: History):
     assert await judged(history, *renewals(count=400), *ends("usual", weekly), *ends("few", now(8))) == []
 
 
+async def test_one_busier_week_among_quiet_ones_hides_no_spike(history: History):
+    """Seven against a busiest week of two are no accident where three ended in four weeks; the busiest alone would say they may be."""
+    before = ends("before", [-15 * DAY, -15.1 * DAY, -25 * DAY])
+
+    (anomaly,) = await judged(history, *renewals(), *before, *ends("spike", now(7)))
+
+    assert (anomaly.evidence["numbers"]["busiest_before"], anomaly.evidence["numbers"]["peak_ended"]) == (2, 7)
+    assert anomaly.evidence["numbers"]["strength"] > 3.5
+
+
+async def test_less_than_twice_the_busiest_week_is_no_spike_however_quiet_the_others_were(history: History):
+    before = ends("before", [-15 * DAY - i for i in range(4)])
+
+    assert await judged(history, *renewals(), *before, *ends("many", now(7))) == []
+
+
 async def test_until_there_are_weeks_to_compare_with_it_is_learning(history: History):
     assert await judged(history, *renewals(since=-36), *ends("spike", now(20))) == []
     assert len(await judged(history, *ends("more", [3 * DAY + i for i in range(20)]), until=4 * DAY)) == 1
@@ -188,7 +204,7 @@ async def test_it_settles_when_a_window_has_passed_without(history: History):
 
 
 async def test_thresholds_say_what_is_far_above(history: History):
-    history.thresholds = {"churn_spike": ChurnSpike(window_days=1, min_ended=3, min_strength=2)}
+    history.thresholds = {"churn_spike": ChurnSpike(window_days=1, min_ended=3, min_strength=2, min_share=0.02)}
 
     found = await judged(history, *renewals(), *ends("spike", [1, 2, 3]))
 

@@ -4,10 +4,11 @@ What counts is a subscription that had been paying and is now canceled, when it 
 paid and a first payment that never came are no churn. One that ended while its payment was overdue ended involuntarily, which the evidence
 tells apart.
 
-Time is judged every hour in which a subscription ended, on the window before. What is usual is the busiest of the windows before that one, at least four weeks of them,
-so that renewals that all fall on the first of a month are expected to bring their cancellations along; they end three days before the
-window begins, when everything Stripe still delivers has arrived. Beyond a multiple of that it must be no accident, and a noticeable
-part of the subscriptions that were heard of in the weeks before.
+Time is judged every hour in which a subscription ended, on the window before. It is compared with the windows before that one, four weeks
+of them, which end three days before the window begins, when everything Stripe still delivers has arrived. It must be a multiple of the
+busiest of them, so that renewals that all fall on the first of a month are expected to bring their cancellations along; given their mean,
+it must be no accident; and it must be a noticeable part of the subscriptions that were heard of in those weeks. For want of a first of a
+month among them, less history than that is learning.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ USUAL_MIN = 0.5  # ends in a window that are expected of whoever had none; a mon
 class ChurnSpike(Thresholds, frozen=True, kw_only=True):
     window_days: Annotated[int, threshold("Ends are counted over this long", unit="days", ge=1, le=14)] = 7
     min_ended: Annotated[int, threshold("Ended subscriptions needed", unit="subscriptions", ge=3, le=100_000)] = 5
-    min_share: Annotated[float, threshold("Ended subscriptions needed, of those known", unit="fraction", ge=0.0005, le=1)] = 0.02
+    min_share: Annotated[float, threshold("Ended subscriptions needed, of those known", unit="fraction", ge=0.0005, le=1)] = 0.04
     baseline_days: Annotated[int, threshold("Days that the usual number is taken from", unit="days", ge=28, le=180)] = 28
-    baseline_factor: Annotated[float, threshold("Number needed, as a multiple of the busiest window", unit="factor", ge=1, le=100)] = 1.5
+    baseline_factor: Annotated[float, threshold("Number needed, as a multiple of the busiest window", unit="factor", ge=1, le=100)] = 2.0
     min_strength: Annotated[float, threshold("How surely it must be no accident", unit="standard deviations", ge=1, le=20)] = 3.5
     critical_share: Annotated[
         float, threshold("Part of the known subscriptions whose end is critical", unit="fraction", ge=0.001, le=1)

@@ -63,10 +63,11 @@ suspects AS MATERIALIZED (
     WHERE c.instant >= $1 AND c.ended_now > 0 AND c.ended >= $5::int
 ),
 baselines AS MATERIALIZED (
-    SELECT d.account, d.baseline_until, past.busiest, past.median
+    SELECT d.account, d.baseline_until, past.busiest, past.median, past.mean
     FROM (SELECT DISTINCT s.account, s.baseline_until FROM suspects AS s) AS d
     CROSS JOIN LATERAL (
-        SELECT max(w.ended) AS busiest, percentile_cont(0.5) WITHIN GROUP (ORDER BY w.ended) AS median
+        SELECT max(w.ended) AS busiest, percentile_cont(0.5) WITHIN GROUP (ORDER BY w.ended) AS median,
+               avg(w.ended)::float8 AS mean
         FROM (
             SELECT count(e.object_id) AS ended
             FROM generate_series(1, $9::int) AS number (number)
@@ -92,7 +93,8 @@ compared AS MATERIALIZED (
     CROSS JOIN LATERAL (
         -- Signed root of the likelihood ratio of two Poisson means, which holds for small counts, too.
         SELECT sqrt(greatest(0, 2 * (s.ended * ln(s.ended / u.usual) - (s.ended - u.usual)))) AS strength
-        FROM (SELECT greatest(b.busiest, $11::float8) AS usual) AS u
+        -- The mean, for the busiest of some windows lies above what is to be expected; the factor below is on that one.
+        FROM (SELECT greatest(b.mean, $11::float8) AS usual) AS u
         WHERE s.ended > u.usual
     ) AS g
     WHERE s.ended >= b.busiest * $7::float8 AND g.strength >= $8::float8
