@@ -57,6 +57,14 @@ async def test_one_in_ten_being_very_late_is_enough(history: History):
     assert (await history.anomaly()).subject == "network"
 
 
+async def test_one_retry_among_few_events_is_no_lag(history: History):
+    """It is a tenth of them, and came before anything that could have overtaken it."""
+    await history.receive(delivery("retried", 1, sent=3000), delivery("again", 2, sent=3000), *every(5, "a", 11, 60, sent=2))
+    await history.tick(at(60))
+
+    assert await history.anomalies() == []
+
+
 async def test_retries_after_an_outage_of_ours_are_no_delay_of_stripes(history: History):
     """What failed for six hours is tried again in any order, while fresh events come at once."""
     await history.receive(

@@ -159,3 +159,19 @@ def test_an_incident_can_be_known_from_the_first_arrival_of_any_of_its_events():
     assert (found.detector, found.variant, found.strength) == ("duplicate_charge", "duplicate_order", 0.25)
     assert found.also == {"fraud_spike"}
     assert found.natural
+
+
+def test_a_silence_can_be_known_from_its_beginning_and_not_only_when_it_is_over():
+    late = Delivery(at=5 * HOUR, signed_at=5 * HOUR, event={"id": "evt_1", "created": HOUR})
+    label = Label(
+        incident="webhook_silence",
+        variant="webhook_silence",
+        strength=0.5,
+        description="nothing arrived",
+        started_at=600,
+        ended_at=4 * HOUR,
+        object_ids=[],
+        event_ids=["evt_1"],
+    )
+
+    assert truth_of(label, first_arrivals_of([late])).arrived_at == 600

@@ -101,6 +101,21 @@ def test_a_slow_stripe_signs_late_and_the_network_is_as_fast_as_ever(profile):
     assert delays[1] > 4000
 
 
+@pytest.mark.parametrize("strength", [0, 0.5, 1])
+def test_a_slow_stripe_keeps_the_order_of_what_it_sends_but_for_seconds(strength):
+    _, label, slow = troubled("webhook_lag", strength=strength)
+
+    first = {}
+    for delivery in slow:
+        first.setdefault(delivery.event["id"], delivery)
+    on_time = [one for one in first.values() if one.attempt == 1 and one.event["created"] >= label.started_at]
+    assert len(on_time) > 5
+    newest = 0
+    for delivery in on_time:
+        assert delivery.event["created"] > newest - 60
+        newest = max(newest, delivery.event["created"])
+
+
 def test_a_slow_network_holds_back_what_was_signed_in_time_but_not_until_the_signature_is_void():
     for strength, at_least in ((0, 40), (1, 160)):
         _, label, slow = troubled("webhook_lag_network", strength=strength)

@@ -77,9 +77,23 @@ def _by_network(world: World, customer: Customer, subscribers: Sequence[Subscrib
 
 
 def _remind(world: World, customer: Customer, subscribers: Sequence[Subscriber], card: Card, when: int) -> None:
-    running = [subscriber.subscription.id for subscriber in subscribers if subscriber.subscription.ended_at is None]
-    if customer.payer.card == card and running and not card.expired(when):
-        note_ending(world, customer, card, running, when)
+    running = [subscriber.subscription for subscriber in subscribers if subscriber.subscription.ended_at is None]
+    if customer.payer.card != card or not running or card.expired(when):
+        return
+    # Where a renewal comes before the card's end, or none is charged to it, it need not be told: not yet.
+    lasting = [
+        subscription.id
+        for subscription in running
+        if subscription.status == "active"
+        and subscription.days_until_due is None
+        and subscription.resumes_at is None
+        and not subscription.cancel_at_period_end
+        and subscription.period_end >= card.ends()
+    ]
+    if lasting:
+        note_ending(world, customer, card, lasting, when)
+    else:
+        world.at(when + DAY, lambda at: _remind(world, customer, subscribers, card, at))
 
 
 def note_ending(world: World, customer: Customer, card: Card, subscriptions: Sequence[str], when: int) -> None:
@@ -92,6 +106,7 @@ def note_ending(world: World, customer: Customer, card: Card, subscriptions: Seq
             ended_at=card.ends(),
             evidence=[card.payment_method, *subscriptions],
             subjects=[customer.id],
+            shown_by=[[card.payment_method], list(subscriptions)],
         )
     )
 

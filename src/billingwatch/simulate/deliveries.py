@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -31,6 +32,7 @@ SLOW_AT_MOST = 3 * DAY
 STRIPE_SLOW = (8 * 60, 2 * HOUR)  # seconds
 NETWORK_SLOW = (60, 240)  # seconds; beyond five minutes a receiver refuses the signature
 UNEVEN = (0.7, 1.2)
+WAVE = 4  # times the delay, in which it grows and shrinks once
 MISSED = (6, 25)  # times at which something happened and nothing was heard
 MISSED_LASTS = (2 * HOUR, 60 * HOUR)
 TOGETHER = 600  # seconds; events that follow each other sooner are of one happening
@@ -82,6 +84,14 @@ class Plan(msgspec.Struct, kw_only=True):
     def between(self, bounds: tuple[float, float]) -> float:
         """Scale from faint to loud by strength."""
         return bounds[0] + (bounds[1] - bounds[0]) * self.trouble.strength
+
+    def stripe_late(self, created: int) -> int:
+        """By how many seconds Stripe sends an event late: its queue grows and shrinks, but keeps the order."""
+        if not self.stripe_slow:
+            return 0
+        low, high = UNEVEN
+        wave = math.sin(2 * math.pi * (created - self.start) / (WAVE * self.stripe_slow))
+        return int(self.stripe_slow * ((low + high) / 2 + (high - low) / 2 * wave))
 
     def touch(self, sent: StripeObject, at: int) -> None:
         self.touched.append(sent["id"])
@@ -216,7 +226,7 @@ def _delivered(
         signed_at, attempt = signed_at + wait, 2
     for plan in plans:
         if (plan.stripe_slow or plan.network_slow) and plan.start <= created < plan.end:
-            signed_at += int(plan.stripe_slow * rng.uniform(*UNEVEN))
+            signed_at += plan.stripe_late(created)
             network += int(plan.network_slow * rng.uniform(*UNEVEN))
             plan.touch(sent, signed_at + network)
     at = signed_at + network

@@ -55,6 +55,8 @@ class Truth(msgspec.Struct, kw_only=True):
     """Ids of objects whose events show it."""
     subjects: list[str] = msgspec.field(default_factory=list)
     """Ids of objects that it is about, besides."""
+    shown_by: list[list[str]] = msgspec.field(default_factory=list)
+    """Nobody can know before an event has shown one object of each of these."""
 
 
 class World:

@@ -21,6 +21,7 @@ sql = load_statements(__file__, "webhook_lag.sql")
 
 HOUR = timedelta(hours=1)
 SAMPLE = 2000  # newest events of a window
+SLOW_LEAST = 5  # late deliveries that make a tenth; one or two may have been tried before with nothing to tell of it
 OVERTAKEN = timedelta(minutes=5)  # events of a few minutes may come in any order
 PARTS = {"stripe": "Stripe sends events", "network": "The network or our queue delivers events"}
 
@@ -61,6 +62,7 @@ def _parameters(thresholds: WebhookLag) -> tuple[object, ...]:
         thresholds.network_p90_seconds,
         _quiet(thresholds),
         EVIDENCE_LIMIT,
+        SLOW_LEAST,
     )
 
 

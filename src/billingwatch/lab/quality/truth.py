@@ -13,6 +13,7 @@ from billingwatch.detection.store import Anomaly
 from billingwatch.simulate.deliveries import Delivery
 from billingwatch.simulate.incidents.scenes import Label
 
+SILENCE = "webhook_silence"
 PLAIN_SLACK = 3600.0  # seconds; a plain rule looks back an hour, or says the same for an hour
 
 Verdict = Literal["true", "collateral", "false", "historical"]
@@ -130,7 +131,8 @@ def truth_of(label: Label, first_arrivals: Mapping[str, Delivery]) -> Truth:
         description=label.description,
         started_at=label.started_at,
         ended_at=label.ended_at,
-        arrived_at=min(arrivals, default=label.started_at),
+        # What a silence held back arrives when it is over; nothing tells of it but the time.
+        arrived_at=label.started_at if label.incident == SILENCE else min(arrivals, default=label.started_at),
         objects=frozenset(label.object_ids),
         events=frozenset(label.event_ids),
         also=frozenset(label.also),

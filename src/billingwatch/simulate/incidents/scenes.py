@@ -10,6 +10,7 @@ import msgspec
 
 from billingwatch.simulate.objects.shapes import StripeObject
 from billingwatch.simulate.profiles import Profile
+from billingwatch.simulate.seasons import DAY
 from billingwatch.simulate.world import Truth, World
 
 
@@ -109,17 +110,21 @@ def label(kind: Kind, variant: str, scene: Scene, by_object: Mapping[str, Sequen
 
 
 def natural_label(truth: Truth, world: World, by_object: Mapping[str, Sequence[StripeObject]]) -> Label | None:
-    """Tell of what happens in any account; None if it lies outside the stream, or nothing in the stream shows it."""
+    """Tell of what happens in any account; None if it lies outside the stream, or nothing in the stream shows it, or not until midnight."""
     events = _events(truth.evidence, by_object, world.start, truth.ended_at or world.end)
-    if not events or not world.start <= truth.started_at < world.end:
+    shown = [_events(evidence, by_object, world.start, world.end) for evidence in truth.shown_by]
+    if not events or not all(shown) or not world.start <= truth.started_at < world.end:
+        return None
+    started_at = max(truth.started_at, *(first[0]["created"] for first in shown)) if shown else truth.started_at
+    if truth.ended_at is not None and truth.ended_at // DAY <= started_at // DAY and shown:
         return None
     return Label(
         incident=truth.detector,
         variant="natural",
         strength=1.0,
         description=truth.description,
-        started_at=truth.started_at,
-        ended_at=min(max(truth.started_at, truth.ended_at or events[-1]["created"]), world.end - 1),
+        started_at=started_at,
+        ended_at=min(max(started_at, truth.ended_at or events[-1]["created"]), world.end - 1),
         object_ids=list(dict.fromkeys([*truth.evidence, *truth.subjects])),
         event_ids=[sent["id"] for sent in events],
         natural=True,

@@ -129,13 +129,15 @@ def let_cards_end(scene: Scene) -> None:
     when = moment(scene.at)
     months = [divmod(when.year * 12 + when.month - 1 + later, 12) for later in (0, 1)]
     ends = [months_later(scene.at - scene.at % DAY - (when.day - 1) * DAY, later, 1) for later in (1, 2)]
-    place = 1 if ends[0] - scene.at < TOO_SOON and ends[1] - EXPIRES_WITHIN < world.end else 0
+    place = 1 if ends[0] - scene.at < TOO_SOON and ends[0] + DAY < world.end else 0
+    # The renewal after this one must not come while the card is good.
+    first = ends[0] + HOUR if place else scene.at
     year, month = months[place]
     count = round(scene.between(1, 6))
-    scene.started_at, scene.ended_at = max(scene.at, ends[place] - EXPIRES_WITHIN), ends[place] - 1
+    scene.started_at, scene.ended_at = max(first, ends[place] - EXPIRES_WITHIN), ends[place] - 1
     scene.description = f"the cards of {count} subscriptions end in {month + 1}/{year}"
     for number in range(count):
-        due = scene.at + (0 if number == 0 else rng.randrange(HOUR))
+        due = first + (0 if number == 0 else rng.randrange(HOUR))
         subscriber = member(scene, due)
         replace_card(subscriber.customer, exp_month=month + 1, exp_year=year)
         scene.evidence += [subscriber.customer.payer.card.payment_method, subscriber.subscription.id]
