@@ -93,7 +93,7 @@ compared AS MATERIALIZED (
     CROSS JOIN LATERAL (
         -- Signed root of the likelihood ratio of two Poisson means, which holds for small counts, too.
         SELECT sqrt(greatest(0, 2 * (s.ended * ln(s.ended / u.usual) - (s.ended - u.usual)))) AS strength
-        -- The mean, for the busiest of some windows lies above what is to be expected; the factor below is on that one.
+        -- The mean, for the busiest of some windows lies above what is to be expected. The factor below is on that one.
         FROM (SELECT greatest(b.mean, $11::float8) AS usual) AS u
         WHERE s.ended > u.usual
     ) AS g
