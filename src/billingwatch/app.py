@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -37,12 +37,12 @@ class App(Litestar):
         await super().__call__(scope, receive, send)
 
 
-def create_app(settings: Settings, dsn: str, *, processing: bool = True) -> Litestar:
+def create_app(settings: Settings, dsn: str, *, processing: bool = True, make_service: Callable[..., Service] = Service) -> Litestar:
     """The application over a database that is there; its Service lives as long as the server."""
 
     @asynccontextmanager
     async def serve(app: Litestar) -> AsyncIterator[None]:
-        service = Service(settings, dsn, processing=processing)
+        service = make_service(settings, dsn, processing=processing)
         await service.start()
         app.state.service = service
         try:

@@ -13,7 +13,7 @@ from billingwatch.clock import utc_now
 from billingwatch.errors import DatabaseUnavailable
 from billingwatch.ingest.rate_limit import RateLimit
 from billingwatch.ingest.receive import Receiver
-from billingwatch.ingest.recorder import Recorder
+from billingwatch.ingest.recorder import Recorder, Records
 from billingwatch.postgres.statements import load_statements
 from billingwatch.settings import Settings
 from billingwatch.tenancy.lanes import Lane, control_plane, make_lanes
@@ -31,6 +31,7 @@ class Service:
 
     def __init__(self, settings: Settings, dsn: str, *, processing: bool = True, clock: Callable[[], datetime] = utc_now) -> None:
         self.settings = settings
+        self.dsn = dsn
         self.clock = clock
         self.control = Lane(dsn, "control", statement_timeout=settings.statement_timeout)
         self.registry = Registry(self.control, open_seal(settings), dsn)
@@ -39,7 +40,7 @@ class Service:
         work = make_lanes(settings, dsn, "work", settings.work_lanes)
         self.processor = Processor(self.control, work, self.registry, clock) if processing else None
         self._ingest = make_lanes(settings, dsn, "ingest", settings.ingest_lanes)
-        self.recorder: Recorder
+        self.recorder: Records
         self.receiver: Receiver
 
     async def start(self) -> None:
@@ -55,11 +56,15 @@ class Service:
             log.warning("service.tenants_behind", tenants=behind, hint="run `billingwatch migrate`")
         self.registry.start()
         on_recorded = self.processor.call if self.processor else _nobody
-        self.recorder = Recorder(self._ingest, queue_limit=self.settings.queue_limit, on_recorded=on_recorded)
+        self.recorder = await self.open_recorder(on_recorded)
         rate_limit = RateLimit(per_second=self.settings.rate_limit, burst_seconds=self.settings.rate_burst_seconds)
         self.receiver = Receiver(self.registry, rate_limit, self.recorder, self.clock)
         if self.processor:
             self.processor.start()
+
+    async def open_recorder(self, on_recorded: Callable[[Iterable[int]], None]) -> Records:
+        """Lanes; the lab has a service that records otherwise."""
+        return Recorder(self._ingest, queue_limit=self.settings.queue_limit, on_recorded=on_recorded)
 
     async def close(self) -> None:
         """Commit what waits, finish the visits under way, let go of the database."""

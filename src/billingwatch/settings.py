@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -13,6 +13,8 @@ from msgspec import Meta
 from billingwatch.errors import SettingsInvalid
 
 PREFIX = "BILLINGWATCH_"
+
+Isolation = Literal["schema", "row"]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +29,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     secret_key: Annotated[
         str | None, Meta(description="Fernet key (several with commas: the first encrypts); needed with BILLINGWATCH_DATABASE_URL")
     ] = None
+    isolation: Annotated[Isolation, Meta(description="schema: each tenant has its own; row: all tenants share tables")] = "schema"
+    partitions: Annotated[int, Meta(ge=0, le=1024, description="row: hash partitions of each shared table")] = 0
     public_url: Annotated[str, Meta(pattern=r"^https?://", description="How Stripe reaches this service; webhook URLs begin with it")] = (
         "http://127.0.0.1:8000"
     )

@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
             "simulate",
             "replay",
             "bench",
+            "lab",
             "demo",
         )
     }

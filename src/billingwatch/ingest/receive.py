@@ -8,7 +8,7 @@ from datetime import datetime
 from billingwatch.errors import DatabaseUnavailable, EventMalformed, Overloaded, TenantNotFound, TenantSuspended
 from billingwatch.ingest.envelope import read_envelope
 from billingwatch.ingest.rate_limit import RateLimit
-from billingwatch.ingest.recorder import Delivery, Recorded, Recorder
+from billingwatch.ingest.recorder import Delivery, Recorded, Records
 from billingwatch.ingest.signature import verify
 from billingwatch.tenancy.registry import Registry
 
@@ -18,7 +18,7 @@ BODY_LIMIT = 1024 * 1024  # bytes
 class Receiver:
     """Turns deliveries into recorded events."""
 
-    def __init__(self, registry: Registry, rate_limit: RateLimit, recorder: Recorder, clock: Callable[[], datetime]) -> None:
+    def __init__(self, registry: Registry, rate_limit: RateLimit, recorder: Records, clock: Callable[[], datetime]) -> None:
         self._registry = registry
         self._rate_limit = rate_limit
         self._recorder = recorder

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from typing import Protocol
 
 import asyncpg
 import msgspec
@@ -137,6 +138,17 @@ class LaneRecorder:
         fresh = {delivery.tenant.tenant_id for (delivery, _), is_new in zip(batch, results, strict=True) if is_new}
         if fresh:
             self._on_recorded(fresh)
+
+
+class Records(Protocol):
+    """What stands between a verified delivery and its commit."""
+
+    @property
+    def lanes(self) -> Sequence[LaneRecorder]: ...
+
+    async def record(self, delivery: Delivery) -> Recorded: ...
+
+    async def close(self) -> None: ...
 
 
 class Recorder:

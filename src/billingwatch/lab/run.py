@@ -82,6 +82,12 @@ class Run:
             self.postgres_version = await control.fetchval(sql["version"])
         return fleet
 
+    def again(self, options: Options) -> Run:
+        """Books for other options, over the same tenants."""
+        run = Run(self.stage, options, self.say)
+        run._postmaster, run.postgres_version = self._postmaster, self.postgres_version
+        return run
+
     def next_seed(self) -> int:
         """A seed that no other phase of this run has, so that all events differ."""
         self._seed += 1

@@ -1,0 +1,54 @@
+"""Connecting: a new connection, and its first question to a tenant's tables."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from statistics import median
+
+from billingwatch.lab.isolation.dimension import Dimension, Figures, Measure
+from billingwatch.lab.isolation.world import Task
+from billingwatch.postgres.statements import load_statements
+
+sql = load_statements(__file__, "rotation.sql")
+
+TIMES = 15
+MILLI = 1000
+
+
+def measure(task: Task) -> Figures:
+    """New connections, one after the other, each for another tenant."""
+    return asyncio.run(_measure(task))
+
+
+async def _measure(task: Task) -> Figures:
+    connects: list[float] = []
+    firsts: list[float] = []
+    seconds: list[float] = []
+    for member in task.random().choices(task.members, k=TIMES):
+        began = time.perf_counter()
+        async with task.connection() as connection:
+            connected = time.perf_counter()
+            async with task.scope(connection, member) as tenant:
+                await tenant.fetchrow(sql["event"], "evt_lab_000000001")
+            first = time.perf_counter()
+            async with task.scope(connection, member) as tenant:
+                await tenant.fetchrow(sql["event"], "evt_lab_000000001")
+            second = time.perf_counter()
+        connects.append(connected - began)
+        firsts.append(first - connected)
+        seconds.append(second - first)
+    return {"connect": median(connects) * MILLI, "first": median(firsts) * MILLI, "second": median(seconds) * MILLI}
+
+
+DIMENSION = Dimension(
+    key="connect",
+    title="Connecting",
+    method=f"{TIMES} new connections, each for another tenant: until it is ready, until the first row of `events` by primary key, and the same once more; medians.",
+    measures=(
+        Measure(key="connect", title="connection ready", unit="ms"),
+        Measure(key="first", title="first query", unit="ms", headline=True),
+        Measure(key="second", title="the same again", unit="ms"),
+    ),
+    measure=measure,
+)

@@ -1,0 +1,21 @@
+"""The dimensions, in the order in which they are measured: those that leave traces come last."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+from billingwatch.lab.isolation.dimensions import catalog, connect, ingest, memory, planning, rotation
+
+DIMENSIONS = MappingProxyType(
+    {
+        module.DIMENSION.key: module.DIMENSION
+        for module in (
+            catalog,
+            connect,
+            planning,
+            rotation,
+            memory,
+            ingest,
+        )
+    }
+)
