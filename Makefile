@@ -1,9 +1,10 @@
 # `make` lists the targets. ARGS goes to the command behind a target: make demo ARGS=--once
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo serve tenant migrate bench detection-report test check lint typecheck format pins clean
+.PHONY: help install install-dev demo serve tenant migrate bench detection-report compare test check lint typecheck format pins clean
 
 BENCH ?= ingest
+OUT ?= build/isolation
 export NAME PYTHON
 
 billingwatch := .venv/bin/billingwatch
@@ -35,6 +36,10 @@ bench: install ## measure events per second (BENCH=pipeline measures processing,
 
 detection-report: install ## measure how often the detectors are right, on simulated accounts (ARGS="--quick", ARGS="--json")
 	@$(billingwatch) bench detection $(ARGS)
+
+compare: install-dev ## schema-per-tenant and row-level isolation, measured side by side (QUICK=1, TENANTS=1,10,100; OUT=where results are kept)
+	@$(billingwatch) lab run --out "$(OUT)" $(if $(QUICK),--quick) $(if $(TENANTS),--tenants "$(TENANTS)") $(ARGS)
+	@$(billingwatch) lab report --out "$(OUT)"
 
 test: install-dev ## run the tests (ARGS="-n 0 -x tests/test_packaging.py")
 	.venv/bin/pytest -n auto $(COVERAGE) $(ARGS)

@@ -9,11 +9,12 @@ import msgspec
 import rich_click as click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from billingwatch.cli.output import talk
+from billingwatch.cli.output import data, talk
 from billingwatch.errors import InputInvalid
 from billingwatch.lab.isolation.arms import ARMS
 from billingwatch.lab.isolation.cell import FULL, QUICK
 from billingwatch.lab.isolation.registry import DIMENSIONS
+from billingwatch.lab.isolation.report import write_report
 from billingwatch.lab.isolation.results import Results
 from billingwatch.lab.isolation.run import run_experiment
 from billingwatch.logs import configure_logs
@@ -57,6 +58,20 @@ def run(
             say=lambda words: progress.console.print(words, style="dim", markup=False),
             show=lambda done, size: progress.update(task, completed=done, total=size),
         )
+
+
+@lab.command()
+@click.option(
+    "--out",
+    "source",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Where `lab run` kept its results.",
+)
+@click.option("--to", "target", type=click.Path(path_type=Path, file_okay=False), help="Where the report is written.  [default: --out]")
+def report(*, source: Path, target: Path | None) -> None:
+    """Write report.md and its plots from results."""
+    data.print(str(write_report(Results(source), target or source)), markup=False)
 
 
 def _numbers(text: str) -> tuple[int, ...]:
