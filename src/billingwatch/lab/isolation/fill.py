@@ -25,7 +25,7 @@ async def fill(stage: Stage, members: Sequence[Member], rows: int, *, huge: int)
         for number, member in left:
             charges = max(huge, rows) if number == 0 else rows
             async with tenant_scope(control, member) as tenant:
-                await tenant.execute(sql["charges"], charges, SPAN)
+                await tenant.execute(sql["charges"], charges, SPAN, member.tenant_id)
                 await tenant.execute(sql["events"], charges if number else max(charges // 10, rows), SPAN)
 
     async with stage.control() as first, stage.control() as second:

@@ -1,10 +1,10 @@
 -- charges --
--- $1 charges over the last $2 days; every twelfth failed, every fortieth was refunded, a third in euros.
+-- $1 charges over the last $2 days; every twelfth failed, every fortieth was refunded, a third in euros. Customers bear the tenant, $3.
 INSERT INTO charges (
     charge_id, payment_id, from_invoice, customer_id, payer, amount, amount_captured, amount_refunded, currency, status, captured, disputed,
     outcome_type, payment_method_type, card_country, created_at, updated_at, event_id, version
 )
-SELECT 'ch_lab_' || lpad(n::text, 9, '0'), 'pi_lab_' || n, false, 'cus_lab_' || n % 997, 'cus_lab_' || n % 997,
+SELECT 'ch_lab_' || lpad(n::text, 9, '0'), 'pi_lab_' || n, false, 'cus_' || $3::integer || '_' || n % 997, 'cus_' || $3::integer || '_' || n % 997,
        500 + n * 7919 % 20000, CASE WHEN n % 12 = 0 THEN 0 ELSE 500 + n * 7919 % 20000 END,
        CASE WHEN n % 40 = 0 AND n % 12 <> 0 THEN 500 + n * 7919 % 20000 ELSE 0 END,
        CASE WHEN n % 3 = 0 THEN 'eur' ELSE 'usd' END, CASE WHEN n % 12 = 0 THEN 'failed' ELSE 'succeeded' END, n % 12 <> 0, false,

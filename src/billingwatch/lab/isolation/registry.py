@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from billingwatch.lab.isolation.dimensions import catalog, connect, ingest, memory, planning, rotation
+from billingwatch.lab.isolation.dimensions import (
+    analyst,
+    blast,
+    catalog,
+    connect,
+    dump,
+    ingest,
+    memory,
+    neighbour,
+    overview,
+    planning,
+    processing,
+    roles,
+    rotation,
+    upkeep,
+)
 
 DIMENSIONS = MappingProxyType(
     {
@@ -15,7 +30,15 @@ DIMENSIONS = MappingProxyType(
             planning,
             rotation,
             memory,
+            analyst,
+            overview,
+            roles,
+            blast,
             ingest,
+            processing,
+            neighbour,
+            dump,
+            upkeep,
         )
     }
 )

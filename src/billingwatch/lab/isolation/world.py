@@ -19,7 +19,7 @@ from billingwatch.lab.load_process import LoadProcess
 from billingwatch.lab.run import Run
 from billingwatch.lab.server import ServerProcess
 from billingwatch.lab.stage import Stage, open_stage
-from billingwatch.postgres.connections import TenantConnection
+from billingwatch.postgres.connections import ControlConnection, TenantConnection
 from billingwatch.tenancy.scope import tenant_scope
 
 CONNECTIONS = 64  # of the load process
@@ -29,7 +29,8 @@ Say = Callable[[str], None]
 class World:
     """A database and its tenants. The first tenant is the huge one, where a dimension asks for one."""
 
-    def __init__(self, stage: Stage, fleet: Fleet, run: Run) -> None:
+    def __init__(self, ground: Stage, stage: Stage, fleet: Fleet, run: Run) -> None:
+        self.ground = ground
         self.stage = stage
         self.fleet = fleet
         self.run = run
@@ -85,7 +86,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         return self.world.run.again(options)
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[asyncpg.Connection]:
+    async def connection(self) -> AsyncIterator[ControlConnection]:
         """A fresh connection, which has cached nothing."""
         async with self.stage.control() as control:
             yield control
@@ -107,4 +108,4 @@ def open_world(ground: Stage, arm: Arm, tenants: int, volume: Volume, scale: Sca
         rows = scale.rows_each if volume == "each" else max(scale.rows_total // tenants, 1)
         say(f"{rows:,} charges for each of {tenants:,} tenants")
         asyncio.run(fill(stage, fleet.members, rows, huge=scale.rows_huge))
-        yield World(stage, fleet, run)
+        yield World(ground, stage, fleet, run)

@@ -1,0 +1,2 @@
+-- name_of_tenant --
+SELECT name FROM control.tenants WHERE tenant_id = $1;

@@ -1,0 +1,11 @@
+-- checkpoint --
+CHECKPOINT;
+
+-- vacuum --
+VACUUM (ANALYZE);
+
+-- touch --
+UPDATE events SET deliveries = deliveries + 1 WHERE event_id = 'evt_lab_000000001';
+
+-- backend --
+SELECT pg_backend_pid();
