@@ -1,0 +1,60 @@
+"""Which cells a run of the experiment has, and in which order."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+import msgspec
+
+from billingwatch.lab.isolation.arms import ARMS
+from billingwatch.lab.isolation.cell import QUICK
+from billingwatch.lab.isolation.grid import cells
+from billingwatch.lab.isolation.registry import DIMENSIONS
+
+SCALE = msgspec.structs.replace(QUICK, tenants=(1, 10), repetitions=3)
+EVERYTHING = list(cells(list(DIMENSIONS.values()), SCALE))
+
+
+def test_no_cell_is_measured_twice():
+    assert len({cell.key for cell in EVERYTHING}) == len(EVERYTHING)
+
+
+def test_arms_that_are_compared_follow_each_other():
+    for _, group in groupby(EVERYTHING, key=lambda cell: (cell.tenants, cell.volume, cell.repetition, cell.dimension, cell.choice)):
+        together = [cell.arm for cell in group]
+        assert sorted(together) == sorted(DIMENSIONS[EVERYTHING[0].dimension].arms) or len(together) == len(set(together))
+        assert len(together) > 1
+
+
+def test_each_repetition_begins_with_another_arm():
+    firsts = {
+        cell.repetition: cell.arm
+        for cell in reversed(EVERYTHING)
+        if (cell.dimension, cell.tenants, cell.volume, cell.choice) == ("ingest", 10, "each", "uniform")
+    }
+
+    assert len(set(firsts.values())) == SCALE.repetitions
+
+
+def test_arms_are_asked_the_same():
+    seeds = {(cell.tenants, cell.repetition, cell.seed) for cell in EVERYTHING}
+
+    assert len(seeds) == len(SCALE.tenants) * SCALE.repetitions
+
+
+def test_worlds_are_made_once_for_each_number_of_tenants_and_volume():
+    places = [place for place, _ in groupby(EVERYTHING, key=lambda cell: (cell.tenants, cell.volume))]
+
+    assert len(places) == len(set(places))
+
+
+def test_dimensions_name_arms_that_there_are():
+    for dimension in DIMENSIONS.values():
+        assert set(dimension.arms) <= set(ARMS)
+        assert {"schema", "row"} <= set(dimension.arms)
+
+
+def test_every_dimension_says_how_it_is_measured():
+    for dimension in DIMENSIONS.values():
+        assert len(dimension.method.split()) > 10
+        assert len({measure.key for measure in dimension.measures}) == len(dimension.measures)
