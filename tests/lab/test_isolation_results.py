@@ -99,7 +99,9 @@ def test_a_figure_that_only_explains_has_no_winner():
     explains = Measure(key="mb", title="size", unit="MB", better=None)
 
     assert compare(explains, 10, {"schema": value(1), "row": value(2)}, "schema", "row") is None
-    assert crossovers(explains, {1: {"schema": value(1), "row": value(2)}, 10: {"schema": value(2), "row": value(1)}}, "schema", "row") == []
+    assert (
+        crossovers(explains, {1: {"schema": value(1), "row": value(2)}, 10: {"schema": value(2), "row": value(1)}}, "schema", "row") == []
+    )
 
 
 def test_a_crossover_lies_where_the_lines_cross():
@@ -130,7 +132,9 @@ def test_the_report_says_who_wins_and_by_how_much(tmp_path: Path):
     assert "| Recording events: acknowledged, closed loop | rows 1.11 × | rows 2.00 × |" in text
     assert "| Recording events: p99 at 500 events/s | schemas 2.50 × | schemas 2.50 × |" in text
     assert "<!--" not in text
-    assert (tmp_path / "report" / "plots" / "ingest-events_per_second.svg").read_text(encoding="utf-8").count("rows, row-level security") == 1
+    assert (tmp_path / "report" / "plots" / "ingest-events_per_second.svg").read_text(encoding="utf-8").count(
+        "rows, row-level security"
+    ) == 1
 
 
 def test_a_report_of_nothing_is_refused(tmp_path: Path):
