@@ -262,18 +262,6 @@ async def test_tenants_of_other_lanes_go_on_while_one_is_locked(make_recorder, m
     assert (await stuck).is_new
 
 
-async def test_a_tenant_that_stays_locked_is_refused_after_the_statement_timeout(make_recorder, make_delivery, connect, rows, tenant):
-    recorder = make_recorder(statement_timeout=1)
-    async with tenant_scope(await connect(), tenant) as scoped:
-        await scoped.execute("LOCK TABLE events")
-
-        with pytest.raises(Overloaded, match="not available"):
-            await recorder.record(make_delivery(tenant))
-
-    assert (await recorder.record(make_delivery(tenant))).is_new
-    assert await rows(tenant, STORED) == [("evt_1", 1)]
-
-
 async def test_a_lane_is_recycled_under_load_without_losing_an_event(make_recorder, make_delivery, rows, provision_tenant):
     tenants = [(await provision_tenant(f"tenant-{number}"))[0] for number in range(4)]
     recorder = make_recorder(tenants_limit=1)
@@ -297,3 +285,53 @@ async def test_tenants_with_new_events_to_process_are_announced_after_the_commit
     await attempt(recorder, [make_delivery(one)])
 
     assert announced == [{one.tenant_id, other.tenant_id}, {other.tenant_id}]
+
+
+async def test_a_lock_on_one_tenants_table_does_not_hold_up_the_others(
+    make_recorder, make_delivery, provision_tenant, rows, connect, tenant
+):
+    recorder = make_recorder()
+    other, _ = await provision_tenant("other")
+    holder = await connect()
+
+    async with holder.transaction():
+        await holder.execute(f"LOCK TABLE {tenant.schema_name}.events IN ACCESS EXCLUSIVE MODE")
+        first = await attempt(recorder, [make_delivery(tenant), make_delivery(other)])
+        batches = recorder.lanes[0].batches
+        second = await asyncio.wait_for(attempt(recorder, [make_delivery(tenant, "evt_2"), make_delivery(other, "evt_2")]), 0.4)
+
+    assert [type(ack) for ack in first] == [type(ack) for ack in second] == [Overloaded, Recorded]
+    assert recorder.lanes[0].batches == batches + 1
+    assert await rows(other, STORED) == [("evt_1", 1), ("evt_2", 1)]
+    assert await rows(tenant, STORED) == []
+
+
+async def test_a_tenant_whose_lock_is_gone_is_recorded_again(make_recorder, make_delivery, rows, connect, tenant):
+    recorder = make_recorder()
+    holder = await connect()
+    async with holder.transaction():
+        await holder.execute(f"LOCK TABLE {tenant.schema_name}.events IN ACCESS EXCLUSIVE MODE")
+        [refused] = await attempt(recorder, [make_delivery(tenant)])
+
+    acks: list[Recorded | BaseException] = [refused]
+    async with asyncio.timeout(10):
+        while not isinstance(acks[-1], Recorded):
+            await asyncio.sleep(0.05)
+            acks += await attempt(recorder, [make_delivery(tenant)])
+
+    assert isinstance(refused, Overloaded)
+    assert acks[-1] == Recorded(is_new=True)
+    assert await rows(tenant, STORED) == [("evt_1", 1)]
+
+
+async def test_a_lock_that_is_soon_gone_refuses_nobody(make_recorder, make_delivery, rows, connect, tenant):
+    recorder = make_recorder()
+    holder = await connect()
+
+    async with holder.transaction():
+        await holder.execute(f"LOCK TABLE {tenant.schema_name}.events IN ACCESS EXCLUSIVE MODE")
+        waiting = asyncio.create_task(recorder.record(make_delivery(tenant)))
+        await asyncio.sleep(0.1)
+
+    assert await waiting == Recorded(is_new=True)
+    assert await rows(tenant, STORED) == [("evt_1", 1)]

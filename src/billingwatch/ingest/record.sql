@@ -1,2 +1,4 @@
 -- record_events --
-SELECT control.record_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14);
+-- Nobody's lock keeps a lane waiting for longer than $15 (text with its unit): see locked.
+WITH patience AS MATERIALIZED (SELECT set_config('lock_timeout', $15, true))
+SELECT control.record_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) FROM patience;

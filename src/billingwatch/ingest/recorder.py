@@ -15,6 +15,7 @@ import structlog
 from billingwatch import metrics
 from billingwatch.errors import BillingWatchError, DatabaseUnavailable, EventMalformed, Overloaded
 from billingwatch.ingest.envelope import Disposition, Envelope
+from billingwatch.ingest.locked import LockedTenants
 from billingwatch.postgres.connections import ControlConnection
 from billingwatch.postgres.statements import load_statements
 from billingwatch.tenancy.lanes import Lane, Lanes, control_plane, lane_number
@@ -23,9 +24,11 @@ from billingwatch.tenancy.tenants import Tenant
 log = structlog.get_logger()
 sql = load_statements(__file__, "record.sql")
 
+LOCKED = "the tenant's tables are locked"
 QUEUE_BYTES = 256 * 1024 * 1024  # of payloads that may wait for one lane
 BATCH_BYTES = 16 * 1024 * 1024  # of payloads in one call, unless a single event is larger
 BATCH_LIMIT = 128  # events per call; bounds how long one commit keeps the first of them waiting
+LOCK_PATIENCE = "500ms"  # how long a call waits for a lock; a migration gives up its own sooner
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +64,7 @@ class LaneRecorder:
         self._waiting_bytes = 0
         self._wake = asyncio.Event()
         self._closing = False
+        self._locked = LockedTenants(lane)
         self._task = asyncio.create_task(self._run(), name=f"recorder {lane.name}")
 
     @property
@@ -74,6 +78,8 @@ class LaneRecorder:
             raise Overloaded(reason="the service is shutting down")
         if len(self._waiting) >= self._queue_limit or self._waiting_bytes >= QUEUE_BYTES:
             raise Overloaded(reason="too many events are waiting")
+        if delivery.tenant.tenant_id in self._locked:
+            raise Overloaded(reason=LOCKED)
         future: asyncio.Future[Recorded] = asyncio.get_running_loop().create_future()
         self._waiting.append((delivery, future))
         self._waiting_bytes += len(delivery.payload)
@@ -85,6 +91,7 @@ class LaneRecorder:
         self._closing = True
         self._wake.set()
         await self._task
+        await self._locked.close()
         await self.lane.close()
 
     async def _run(self) -> None:
@@ -112,6 +119,8 @@ class LaneRecorder:
             await self._record(batch)
         except DatabaseUnavailable as error:
             _fail(batch, Overloaded(reason=str(error)))
+        except asyncpg.LockNotAvailableError:
+            await self._write_around_locks(batch)
         except asyncpg.PostgresError as error:
             if len(batch) == 1:
                 _fail(batch, _refusal(error))
@@ -126,6 +135,19 @@ class LaneRecorder:
         except Exception as error:
             log.exception("ingest.batch_failed", events=len(batch))
             _fail(batch, Overloaded(reason=type(error).__name__))
+
+    async def _write_around_locks(self, batch: Sequence[tuple[Delivery, asyncio.Future[Recorded]]]) -> None:
+        try:
+            await self._locked.find(delivery.tenant for delivery, _ in batch)
+        except DatabaseUnavailable as error:
+            _fail(batch, Overloaded(reason=str(error)))
+            return
+        refused = [one for one in batch if one[0].tenant.tenant_id in self._locked]
+        _fail(refused, Overloaded(reason=LOCKED))
+        rest = [one for one in batch if one[0].tenant.tenant_id not in self._locked]
+        # The lock may be gone by now, and then nobody is refused.
+        if rest:
+            await self._write(rest)
 
     async def _record(self, batch: Sequence[tuple[Delivery, asyncio.Future[Recorded]]]) -> None:
         async with control_plane(self.lane) as connection:
@@ -190,6 +212,7 @@ async def record_events(connection: ControlConnection, deliveries: Sequence[Deli
         [times[key] for key in keys],
         [row.disposition for row in rows],
         [row.payload for row in rows],
+        LOCK_PATIENCE,
     )
     is_new = dict(zip(keys, flags, strict=True))
     return [is_new.pop(delivery.key, False) for delivery in deliveries]
