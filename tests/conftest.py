@@ -20,6 +20,7 @@ from billingwatch.ingest.recorder import Delivery
 from billingwatch.postgres.connections import ControlConnection, TenantConnection, discard, open_connection
 from billingwatch.postgres.embedded import EmbeddedServer
 from billingwatch.settings import Settings
+from billingwatch.tenancy.isolation import Isolation
 from billingwatch.tenancy.lanes import Lane
 from billingwatch.tenancy.migrate import ensure_control_plane
 from billingwatch.tenancy.provision import Provisioned, provision
@@ -31,6 +32,7 @@ from billingwatch.tenancy.tenants import Tenant
 SECRET = "whsec_test_secret_of_the_first_tenant"
 UNSAFE_AND_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+ISOLATION = "BILLINGWATCH_TEST_ISOLATION"  # environment: runs the database tests in this isolation alone
 SHARED = "TESTS_OF_BILLINGWATCH"  # environment of a run's worker processes: the data directory of the server that they share
 ROOM = 2 * 1024**3  # bytes; a clone is 8 MB, and a test has one at a time
 
@@ -41,6 +43,8 @@ MakeDelivery = Callable[..., Delivery]
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "both_isolations: what it says holds in schema and in row isolation")
+    config.addinivalue_line("markers", "schema_isolation: it is about schemas of tenants")
     if not hasattr(config, "workerinput"):
         os.environ[SHARED] = tempfile.mkdtemp(prefix="billingwatch-tests-", dir=_fast_directory())
 
@@ -48,6 +52,26 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         shutil.rmtree(os.environ.pop(SHARED), ignore_errors=True)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "isolation" not in metafunc.fixturenames:
+        return
+    given = os.environ.get(ISOLATION)
+    if given:
+        kinds = [given]
+    elif next(metafunc.definition.iter_markers("both_isolations"), None):
+        kinds = ["schema", "row"]
+    else:
+        return
+    metafunc.parametrize("isolation", kinds, indirect=True, scope="module")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.environ.get(ISOLATION) == "row":
+        for item in items:
+            if next(item.iter_markers("schema_isolation"), None):
+                item.add_marker(pytest.mark.skip(reason="about schemas of tenants"))
 
 
 def _fast_directory() -> str | None:
@@ -86,27 +110,57 @@ def server() -> Iterator[Server]:
     embedded.release()
 
 
-@pytest.fixture(scope="session")
-def template(server: Server) -> Iterator[str]:
-    """A database with the control plane, to be cloned."""
-    name = f"template_{uuid.uuid4().hex[:12]}"
+@pytest.fixture(scope="module")
+def isolation(request: pytest.FixtureRequest) -> Isolation:
+    """In which isolation the test's database keeps its tenants; `both_isolations` runs a test in each."""
+    kind: Isolation = getattr(request, "param", "schema")
+    return kind
 
-    async def create() -> None:
+
+@pytest.fixture(scope="session")
+def templates(server: Server) -> Iterator[Callable[[Isolation], str]]:
+    """Databases with the control plane, to be cloned: one for each isolation that is asked for."""
+    made: dict[Isolation, str] = {}
+    shared: list[str] = []
+
+    async def create(name: str, kind: Isolation) -> None:
         admin = await asyncpg.connect(server.dsn)
         await admin.execute(f"CREATE DATABASE {name} TEMPLATE template0")
         await admin.close()
         connection = await open_connection(server.dsn_for(name), "tests")
-        await ensure_control_plane(ControlConnection(connection))
+        await ensure_control_plane(ControlConnection(connection), isolation=kind)
+        shared.extend(row[0] for row in await connection.fetch("SELECT schema_name FROM control.isolation WHERE kind = 'row'"))
         await connection.close()
 
-    asyncio.run(create())
-    yield name
-    asyncio.run(_drop(server, name))
+    def template_of(kind: Isolation) -> str:
+        if kind not in made:
+            name = f"template_{uuid.uuid4().hex[:12]}"
+            asyncio.run(create(name, kind))
+            made[kind] = name
+        return made[kind]
+
+    yield template_of
+    for name in made.values():
+        asyncio.run(_drop(server, name))
+    asyncio.run(_drop_roles(server, [f"{name}{suffix}" for name in shared for suffix in ("", "_recorder", "_analysts")]))
+
+
+@pytest.fixture
+def template(templates: Callable[[Isolation], str], isolation: Isolation) -> str:
+    """The database that the test's own is a clone of."""
+    return templates(isolation)
 
 
 async def _drop(server: Server, name: str) -> None:
     admin = await asyncpg.connect(server.dsn)
     await admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    await admin.close()
+
+
+async def _drop_roles(server: Server, names: list[str]) -> None:
+    admin = await asyncpg.connect(server.dsn)
+    for name in names:
+        await admin.execute(f"DROP ROLE IF EXISTS {name}")
     await admin.close()
 
 
@@ -188,8 +242,8 @@ def seal(secret_key: str) -> Seal:
 
 
 @pytest.fixture
-def settings(database: str, secret_key: str, tmp_path: Path) -> Settings:
-    return Settings(data_dir=tmp_path, database_url=database, secret_key=secret_key)
+def settings(database: str, isolation: Isolation, secret_key: str, tmp_path: Path) -> Settings:
+    return Settings(data_dir=tmp_path, database_url=database, isolation=isolation, secret_key=secret_key)
 
 
 @pytest.fixture

@@ -36,6 +36,8 @@ def test_every_setting_is_read_from_its_variable():
     given = {
         "DATA_DIR": "/srv/billingwatch",
         "DATABASE_URL": "postgresql://user:pass@db.example:5432/billing",
+        "ISOLATION": "row",
+        "PARTITIONS": "16",
         "POSTGRES_BIN": "/usr/lib/postgresql/17/bin",
         "SECRET_KEY": "key",
         "PUBLIC_URL": "https://billing.example",

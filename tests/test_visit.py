@@ -18,6 +18,7 @@ from billingwatch.detection import engine
 from billingwatch.detection.engine import DetectionOutcome
 from billingwatch.errors import DatabaseUnavailable
 from billingwatch.ingest.recorder import record_events
+from billingwatch.tenancy.scope import tenant_scope
 from billingwatch.visit import Visited, list_dead_letters, retry_dead_letters, visit
 
 BIGGEST = 2**63 - 1
@@ -59,8 +60,8 @@ def record(control, tenant, make_delivery) -> Record:
 @pytest.fixture
 def count(connect, tenant):
     async def count(table: str) -> int:
-        connection = await connect()
-        return await connection.fetchval(f"SELECT count(*) FROM {table if '.' in table else f'{tenant.schema_name}.{table}'}")
+        async with tenant_scope(await connect(), tenant) as scoped:
+            return await scoped.fetchval(f"SELECT count(*) FROM {table}")
 
     return count
 

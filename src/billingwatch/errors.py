@@ -2,7 +2,7 @@
 
 BillingWatchError
 ├── SettingsInvalid
-├── DatabaseUnavailable · PostgresUnusable · SchemaOutdated
+├── DatabaseUnavailable · PostgresUnusable · SchemaOutdated · IsolationMismatch · RowIsolationNotPermitted
 ├── TenantNotFound · TenantNameTaken · TenantNameInvalid · TenantSuspended
 ├── SecretInvalid · SecretsFull · SecretNotFound · SecretKeyUnusable
 ├── EventNotFound · AnomalyNotFound · AnomalyClosed · AnalystNotFound · AnalystsNotPermitted · AnalystRemains
@@ -48,6 +48,19 @@ class SchemaOutdated(BillingWatchError):
     """the database is not at the revision that this release needs: {reason}"""
 
     hint = "run `billingwatch migrate`"
+
+
+class IsolationMismatch(BillingWatchError):
+    """the database keeps its tenants apart by {found}, and BILLINGWATCH_ISOLATION asks for {wanted}"""
+
+    def __init__(self, *, found: str, wanted: str) -> None:
+        super().__init__(found=found, wanted=wanted, hint=f"set BILLINGWATCH_ISOLATION={found}; a database keeps what it was set up with")
+
+
+class RowIsolationNotPermitted(BillingWatchError):
+    """the service's database role may not set up row isolation: {reason}"""
+
+    hint = "it needs CREATEROLE, and must own the database"
 
 
 class TenantNotFound(BillingWatchError):

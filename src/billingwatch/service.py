@@ -47,7 +47,7 @@ class Service:
         """Check the database and start the parts. DatabaseUnavailable, SchemaOutdated."""
         try:
             async with control_plane(self.control) as connection:
-                await ensure_control_plane(connection)
+                await ensure_control_plane(connection, isolation=self.settings.isolation, partitions=self.settings.partitions)
                 behind = await count_tenants_behind(connection)
         except BaseException:
             await self.control.close()
@@ -85,7 +85,7 @@ class Service:
         """Bring the gauges up to date; those that need the database are left out while it is away."""
         lanes = [*self._ingest.lanes, *self.reads.lanes, *(self.processor.lanes if self.processor else []), self.control]
         for lane in lanes:
-            metrics.lane_tenants.labels(lane.name).set(lane.tenants_touched)
+            metrics.lane_tenants.labels(lane.name).set(lane.schemas_touched)
             metrics.lane_connected.labels(lane.name).set(lane.connected)
             metrics.lane_recycled.labels(lane.name).set(lane.recycled)
             metrics.lane_queue.labels(lane.name).set(lane.waiting)

@@ -25,6 +25,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Annotated[str, Meta(pattern=r"^postgres(ql)?://")] | None,
         Meta(description="Any PostgreSQL 15–18; unset: the embedded server in the data directory"),
     ] = None
+    isolation: Annotated[
+        Literal["schema", "row"], Meta(description="schema or row: how a new database keeps tenants apart; it stays that way")
+    ] = "schema"
+    partitions: Annotated[
+        int, Meta(ge=0, le=1024, description="Hash partitions of each table in a new database with row isolation; 0: none")
+    ] = 0
     postgres_bin: Annotated[Path | None, Meta(description="Binaries of an installed PostgreSQL for the embedded server")] = None
     secret_key: Annotated[
         str | None, Meta(description="Fernet key (several with commas: the first encrypts); needed with BILLINGWATCH_DATABASE_URL")

@@ -198,7 +198,7 @@ async def processing(settings: Settings, dsn: str, clock: Callable[[], datetime]
     control = Lane(dsn, "control", statement_timeout=settings.statement_timeout)
     try:
         async with control_plane(control) as connection:
-            await ensure_control_plane(connection)
+            await ensure_control_plane(connection, isolation=settings.isolation, partitions=settings.partitions)
         registry = Registry(control, open_seal(settings), dsn)
         processor = Processor(control, make_lanes(settings, dsn, "work", settings.work_lanes), registry, clock)
         registry.start()

@@ -14,6 +14,7 @@ import pytest
 
 from billingwatch.settings import Settings
 from billingwatch.tenancy.provision import Provisioned, add_secret, list_secrets, remove_secret
+from billingwatch.tenancy.scope import tenant_scope
 from billingwatch.tenancy.tenants import Tenant
 
 from .conftest import SECRET, event, post, running, signature
@@ -22,7 +23,8 @@ Acme = tuple[Tenant, Provisioned]
 
 
 async def stored(control: asyncpg.Connection, tenant: Tenant) -> list[asyncpg.Record]:
-    return await control.fetch(f"SELECT event_id, disposition, deliveries, payload FROM {tenant.schema_name}.events ORDER BY event_id")
+    async with tenant_scope(control, tenant) as scoped:
+        return await scoped.fetch("SELECT event_id, disposition, deliveries, payload FROM events ORDER BY event_id")
 
 
 async def test_a_signed_event_is_stored_before_it_is_acknowledged(http: httpx.AsyncClient, control: Any, acme: Acme) -> None:

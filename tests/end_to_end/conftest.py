@@ -27,10 +27,11 @@ START_SECONDS = 60
 class Installation:
     """One data directory and the commands that work on it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, isolation: str) -> None:
         self.directory = directory
         self.environ = {key: value for key, value in os.environ.items() if not key.startswith("BILLINGWATCH_")}
         self.environ |= {"BILLINGWATCH_DATA_DIR": str(directory), "BILLINGWATCH_RATE_LIMIT": "100000", "PYTHONUNBUFFERED": "1"}
+        self.environ["BILLINGWATCH_ISOLATION"] = isolation
         if "BILLINGWATCH_POSTGRES_BIN" in os.environ:
             self.environ["BILLINGWATCH_POSTGRES_BIN"] = os.environ["BILLINGWATCH_POSTGRES_BIN"]
 
@@ -95,26 +96,26 @@ def _address(process: subprocess.Popen[bytes], log: Path, start: int) -> str:
 
 
 @contextlib.contextmanager
-def _installation() -> Iterator[Installation]:
+def _installation(isolation: str) -> Iterator[Installation]:
     directory = Path(tempfile.mkdtemp(prefix="billingwatch-e2e-"))
     directory.chmod(0o711)  # as root, the server runs as another user, who must get in
     try:
-        yield Installation(directory)
+        yield Installation(directory, isolation)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture
-def installation() -> Iterator[Installation]:
+def installation(isolation: str) -> Iterator[Installation]:
     """From nothing: the first command makes the database."""
-    with _installation() as made:
+    with _installation(isolation) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def standing() -> Iterator[Installation]:
+def standing(isolation: str) -> Iterator[Installation]:
     """One whose server stays up between the commands of a module's tests."""
-    with _installation() as made:
+    with _installation(isolation) as made:
         binaries = made.environ.get("BILLINGWATCH_POSTGRES_BIN")
         with EmbeddedServer.acquire(made.directory, binaries=Path(binaries) if binaries else None):
             yield made

@@ -18,6 +18,8 @@ import stripe
 from billingwatch.postgres.embedded import EmbeddedServer
 from billingwatch.simulate.payloads import charge_event_payloads
 
+pytestmark = pytest.mark.both_isolations
+
 SECRET = "whsec_test_secret_for_crashes"
 SENDERS = 8
 

@@ -17,6 +17,7 @@ import pytest
 
 from billingwatch.postgres.embedded import EmbeddedServer
 
+pytestmark = pytest.mark.both_isolations
 SECRET = "whsec_shared_with_localstripe"
 KEY = "sk_test_12345"
 GOOD_CARD = {"card[number]": "4242424242424242", "card[exp_month]": "12", "card[exp_year]": "2030", "card[cvc]": "123"}

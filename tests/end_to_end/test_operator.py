@@ -11,6 +11,7 @@ import pytest
 CREATED = {"id", "name", "schema", "mode", "webhook_url", "api_key"}
 
 
+@pytest.mark.both_isolations
 def test_a_tenants_life_from_the_command_line(standing: Any) -> None:
     made = standing.json("tenants", "create", "alive", "--mode", "test", "--secret", "-", input=b"whsec_given_on_stdin\n")
     listed = standing.json("tenants", "list")

@@ -55,6 +55,7 @@ def bodies() -> list[bytes]:
     return list(charge_event_payloads(200, seed=9, created=int(time.time()) - 3600, seconds=3000))
 
 
+@pytest.mark.both_isolations
 async def test_several_server_processes_share_a_port_and_a_worker_processes_for_them(installation: Any, bodies: list[bytes]) -> None:
     made, path = provision(installation)
 
@@ -69,6 +70,7 @@ async def test_several_server_processes_share_a_port_and_a_worker_processes_for_
     assert processed
 
 
+@pytest.mark.both_isolations
 async def test_workers_beside_a_service_without_one_share_the_lanes_and_survive_each_other(installation: Any, bodies: list[bytes]) -> None:
     made, path = provision(installation)
     charges = f"SELECT count(*) FROM {made['schema']}.charges"
@@ -93,6 +95,7 @@ async def test_workers_beside_a_service_without_one_share_the_lanes_and_survive_
     assert codes == [-signal.SIGKILL, 0]
 
 
+@pytest.mark.both_isolations
 async def test_a_service_told_to_stop_answers_what_it_has_accepted(installation: Any, bodies: list[bytes]) -> None:
     made, path = provision(installation)
     acked: set[str] = set()

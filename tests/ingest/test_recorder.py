@@ -133,6 +133,7 @@ async def test_one_event_that_postgres_refuses_does_not_hurt_the_others(make_rec
     assert sorted(entry["event_id"] for entry in logs if entry["event"] == "ingest.event_refused") == ["evt_3", "evt_7"]
 
 
+@pytest.mark.schema_isolation
 async def test_one_tenant_whose_schema_is_gone_does_not_hurt_the_others(make_recorder, make_delivery, rows, control, provision_tenant):
     tenants = [(await provision_tenant(f"tenant-{number}"))[0] for number in range(4)]
     await control.execute(f"DROP SCHEMA {tenants[1].schema_name} CASCADE")
@@ -245,6 +246,7 @@ async def test_a_fault_of_our_own_refuses_the_batch_and_not_the_next(make_record
     assert [entry["event"] for entry in logs] == ["ingest.batch_failed"]
 
 
+@pytest.mark.schema_isolation
 async def test_tenants_of_other_lanes_go_on_while_one_is_locked(make_recorder, make_delivery, connect, rows, provision_tenant):
     held, free = [(await provision_tenant(name))[0] for name in ("held", "free")]
     recorder = make_recorder(lanes=2)

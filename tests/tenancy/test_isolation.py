@@ -25,6 +25,7 @@ from billingwatch.tenancy.scope import tenant_scope
 from billingwatch.tenancy.sealing import Seal
 from billingwatch.tenancy.tenants import Tenant
 
+pytestmark = pytest.mark.both_isolations
 T = TypeVar("T")
 
 ADD = "INSERT INTO customers (customer_id, name, deleted, created_at, updated_at, event_id, version) VALUES ($1, $2, false, now(), now(), 'evt_1', '1')"

@@ -76,6 +76,7 @@ async def test_a_lane_opens_its_connection_with_the_first_use_and_says_who_it_is
     assert tuple(told) == ("billingwatch ingest 3", "7s", "pg_catalog", "UTC")
 
 
+@pytest.mark.schema_isolation
 async def test_a_lanes_connection_is_replaced_once_it_has_served_more_distinct_tenants_than_it_may(open_lane, provision_tenant):
     lane = open_lane(tenants_limit=2)
     tenants = [(await provision_tenant(name))[0] for name in ("one", "two", "three")]
@@ -88,7 +89,7 @@ async def test_a_lanes_connection_is_replaced_once_it_has_served_more_distinct_t
     assert len(set(backends[:5])) == 1
     assert backends[5] != backends[0]
     assert lane.recycled == 1
-    assert lane.tenants_touched == 1
+    assert lane.schemas_touched == 1
     assert lane.generation == 2
 
 

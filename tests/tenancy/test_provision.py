@@ -14,9 +14,10 @@ from billingwatch.postgres import migrations
 from billingwatch.postgres.connections import ControlConnection
 from billingwatch.postgres.tenant_plane import metadata
 from billingwatch.tenancy import provision as provision_module
+from billingwatch.tenancy.isolation import checked_schema_name, new_schema_name
 from billingwatch.tenancy.provision import find_tenant, list_tenants, provision
-from billingwatch.tenancy.scope import checked_schema_name, tenant_scope
-from billingwatch.tenancy.tenants import TOKEN_BYTES, new_api_key, new_schema_name, new_webhook_token, token_hash
+from billingwatch.tenancy.scope import tenant_scope
+from billingwatch.tenancy.tenants import TOKEN_BYTES, new_api_key, new_webhook_token, token_hash
 
 NAME = "unmistakable-name"
 SIGNING = "whsec_unmistakable_signing_secret"

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billingwatch.postgres.connections import UNAVAILABLE, TenantConnection
-from billingwatch.tenancy.scope import checked_schema_name, tenant_scope
-from billingwatch.tenancy.tenants import Tenant, new_schema_name
+from billingwatch.tenancy.isolation import checked_schema_name, new_schema_name, new_shared_schema_name
+from billingwatch.tenancy.scope import tenant_scope
+from billingwatch.tenancy.tenants import Tenant
 
 ADD = (
     "INSERT INTO customers (customer_id, deleted, created_at, updated_at, event_id, version) VALUES ($1, false, now(), now(), 'evt_1', '1')"
@@ -30,6 +31,7 @@ BAD_NAMES = [
     "tenant_aaaaaaaaaa\n",
     " tenant_aaaaaaaaaa",
     '"tenant_aaaaaaaaaa"',
+    "tenantss_aaaaaaaaaa",
     "tenant_aaaaaaaaaa, public",
     "tenant_aaaaaaaaaa'; DROP SCHEMA control CASCADE; --",
     "tenant_aaaaaaaaa\u0430",  # a Cyrillic a
@@ -39,6 +41,7 @@ STEPS = range(1, 9)  # turns of the event loop that a round trip or two to the s
 
 class Schema:
     def __init__(self, schema_name: str) -> None:
+        self.tenant_id = 1
         self.schema_name = schema_name
 
 
@@ -257,6 +260,7 @@ def test_no_text_but_an_opaque_name_is_a_schema_name(text):
     with pytest.raises(ValueError, match="not the name of a tenant schema"):
         checked_schema_name(text)
     assert checked_schema_name(new_schema_name())
+    assert checked_schema_name(new_shared_schema_name())
 
 
 async def test_the_tables_of_a_scope_are_those_of_the_tenants_schema(tenant_connection: TenantConnection, tenant):

@@ -58,7 +58,7 @@ async def _connected(settings: Settings, database: Database, *, upgrade: bool) -
     connection = await open_connection(database.dsn, "billingwatch cli", statement_timeout=3600)
     try:
         control = ControlConnection(connection)
-        await ensure_control_plane(control, upgrade=upgrade)
+        await ensure_control_plane(control, isolation=settings.isolation, partitions=settings.partitions, upgrade=upgrade)
         yield Session(settings=settings, database=database, control=control)
     finally:
         await connection.close()

@@ -57,7 +57,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
         async def run() -> T:
             connection = await open_connection(self.database.dsn, "billingwatch demo")
             try:
-                await ensure_control_plane(ControlConnection(connection))
+                await ensure_control_plane(ControlConnection(connection), isolation=self.settings.isolation)
                 return await work(ControlConnection(connection))
             finally:
                 await connection.close()

@@ -153,7 +153,7 @@ class LaneRecorder:
         async with control_plane(self.lane) as connection:
             results = await record_events(connection, [delivery for delivery, _ in batch])
         metrics.batch_events.observe(len(batch))
-        self.lane.touched([delivery.tenant.tenant_id for delivery, _ in batch])
+        self.lane.touched(delivery.tenant.schema_name for delivery, _ in batch)
         for (_, future), is_new in zip(batch, results, strict=True):
             if not future.done():
                 future.set_result(Recorded(is_new))

@@ -74,7 +74,7 @@ def open_stage(settings: Settings, *, durable: bool = True) -> Iterator[Stage]:
 
 async def _set_up(stage: Stage, *, durable: bool) -> None:
     async with stage.control() as control:
-        await ensure_control_plane(control)
+        await ensure_control_plane(control, isolation=stage.settings.isolation, partitions=stage.settings.partitions)
         if not durable:
             await control.execute(sql["let_commits_fly"])
 
@@ -107,6 +107,7 @@ def _environ(settings: Settings) -> dict[str, str]:
         **given,
         "BILLINGWATCH_DATA_DIR": str(settings.data_dir),
         "BILLINGWATCH_SECRET_KEY": settings.secret_key or "",
+        "BILLINGWATCH_ISOLATION": settings.isolation,
         "BILLINGWATCH_RATE_LIMIT": str(RATE_LIMIT),
         "BILLINGWATCH_LOG_LEVEL": "warning",
         **({"BILLINGWATCH_DATABASE_URL": settings.database_url} if settings.database_url else {}),

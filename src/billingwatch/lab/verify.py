@@ -15,8 +15,8 @@ from billingwatch.tenancy.scope import tenant_scope
 
 sql = load_statements(__file__, "verify.sql")
 
-At = tuple[str, str]
-"""A schema, and the id of an event in it."""
+At = tuple[int, str]
+"""A tenant, and the id of an event of it."""
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +44,8 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     dead_letters: int
 
 
-class _Schema(msgspec.Struct, frozen=True):
+class _Place(msgspec.Struct, frozen=True):
+    tenant_id: int
     schema_name: str
 
 
@@ -53,36 +54,36 @@ def gather_posted(members: Sequence[Member], outcomes: Sequence[Outcome]) -> Pos
     acked: Counter[At] = Counter()
     unacked: set[At] = set()
     for outcome in outcomes:
-        acked.update((members[tenant].schema_name, event_id) for tenant, event_id in zip(outcome.tenants, outcome.event_ids, strict=True))
-        unacked.update((members[tenant].schema_name, event_id) for tenant, event_id in outcome.unacked)
+        acked.update((members[tenant].tenant_id, event_id) for tenant, event_id in zip(outcome.tenants, outcome.event_ids, strict=True))
+        unacked.update((members[tenant].tenant_id, event_id) for tenant, event_id in outcome.unacked)
     return Posted(acked=acked, unacked=unacked)
 
 
 async def look(stage: Stage, *, charges: bool = False) -> Found:
-    """Read every tenant schema of the database, through the one door."""
+    """Read the rows of every tenant, through the one door."""
     async with stage.control() as control:
         stored: Counter[At] = Counter()
         projected: Counter[At] = Counter()
         deliveries = 0
-        for row in await control.fetch(sql["tenant_schemas"]):
-            schema = _Schema(row["schema_name"])
-            async with tenant_scope(control, schema, readonly=True) as tenant:
+        for row in await control.fetch(sql["places"]):
+            place = _Place(row["tenant_id"], row["schema_name"])
+            async with tenant_scope(control, place, readonly=True) as tenant:
                 events = await tenant.fetch(sql["stored_events"])
                 if charges:
-                    projected.update((schema.schema_name, charge["event_id"]) for charge in await tenant.fetch(sql["charges"]))
-            stored.update((schema.schema_name, event["event_id"]) for event in events)
+                    projected.update((place.tenant_id, charge["event_id"]) for charge in await tenant.fetch(sql["charges"]))
+            stored.update((place.tenant_id, event["event_id"]) for event in events)
             deliveries += sum(event["deliveries"] for event in events)
         return Found(
             stored=stored,
             deliveries=deliveries,
-            pending=Counter((row["schema_name"], row["event_id"]) for row in await control.fetch(sql["pending_events"])),
+            pending=Counter((row["tenant_id"], row["event_id"]) for row in await control.fetch(sql["pending_events"])),
             charges=projected,
             dead_letters=await control.fetchval(sql["dead_letters"]),
         )
 
 
 def check_recording(posted: Posted, found: Found) -> list[Check]:
-    """Every acknowledged event exactly once, in its tenant's schema."""
+    """Every acknowledged event exactly once, among its tenant's."""
     missing = posted.acked.keys() - found.stored.keys()
     strange = found.stored.keys() - posted.acked.keys() - posted.unacked
     twice = [event_id for event_id, times in Counter(event_id for _, event_id in found.stored.elements()).items() if times > 1]

@@ -45,7 +45,7 @@ tenants = Table(
     metadata,
     Column("tenant_id", Integer, Identity(always=True), nullable=False),
     Column("name", Text, nullable=False),
-    Column("schema_name", Text, nullable=False, comment="Opaque: every Postgres role can read pg_namespace"),
+    Column("schema_name", Text, nullable=False, comment="Opaque: every Postgres role can read pg_namespace. tenants_…: shared by all"),
     Column("mode", Text, nullable=False, comment="Events of the other mode are recorded and ignored"),
     Column("status", Text, nullable=False, server_default=text("'active'")),
     Column("revision", Text, nullable=False, comment="Revision of the tenant line that the schema is at"),
@@ -55,12 +55,33 @@ tenants = Table(
     Column("created_at", Instant, nullable=False, server_default=now),
     PrimaryKeyConstraint("tenant_id", name="tenants_pkey"),
     UniqueConstraint("name", name="tenants_name_key"),
-    UniqueConstraint("schema_name", name="tenants_schema_name_key"),
     UniqueConstraint("webhook_token_hash", name="tenants_webhook_token_hash_key"),
     CheckConstraint("mode IN ('live', 'test')", name="mode_known"),
     CheckConstraint("status IN ('active', 'suspended')", name="status_known"),
-    CheckConstraint("schema_name ~ '^tenant_[a-z2-7]{10}$'", name="schema_name_opaque"),
+    CheckConstraint("schema_name ~ '^tenants?_[a-z2-7]{10}$'", name="schema_name_opaque"),
     CheckConstraint("name ~ '^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$'", name="name_plain"),
+    Index("tenants_schema_name_idx", "schema_name", unique=True, postgresql_where=text("starts_with(schema_name, 'tenant_')")),
+)
+
+isolation = Table(
+    "isolation",
+    metadata,
+    Column("kind", Text, nullable=False, comment="schema: one for each tenant; row: one for all, with row-level security"),
+    Column("schema_name", Text, comment="The one of all tenants, and the role that their scopes run as"),
+    Column("partitions", Integer, comment="Hash partitions of each table in it; 0: not partitioned"),
+    Column("revision", Text, comment="Revision of the tenant line that it is at"),
+    Column("views_digest", Text, comment="Digest of schema/views that it was given"),
+    PrimaryKeyConstraint("kind", name="isolation_pkey"),
+    CheckConstraint("kind IN ('schema', 'row')", name="kind_known"),
+    CheckConstraint(
+        "CASE kind WHEN 'row' THEN num_nulls(schema_name, partitions, revision, views_digest) = 0"
+        " ELSE num_nonnulls(schema_name, partitions, revision, views_digest) = 0 END",
+        name="shared_is_whole",
+    ),
+    CheckConstraint("schema_name ~ '^tenants_[a-z2-7]{10}$'", name="schema_name_opaque"),
+    CheckConstraint("partitions >= 0", name="partitions_not_negative"),
+    Index("isolation_single_idx", text("(true)"), unique=True),
+    comment="How this database keeps its tenants apart, since it was set up: one row",
 )
 
 signing_secrets = Table(

@@ -16,6 +16,8 @@ from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from billingwatch.postgres.shared_plane import SharedImpl, SharedPlane
+
 Plane = Literal["control", "tenant"]
 
 
@@ -36,19 +38,20 @@ def head(plane: Plane) -> str:
 
 
 @cache
-def render_upgrade(plane: Plane, revision: str | None = None) -> str:
+def render_upgrade(plane: Plane, revision: str | None = None, shared: SharedPlane | None = None) -> str:
     """SQL that takes a schema from `revision` (None: nothing there) to head; empty when it is at head.
 
-    Tenant SQL uses unqualified names alone, so the text is the same for every tenant.
+    Tenant SQL uses unqualified names alone, so the text is the same for every tenant. With `shared` it is for the one schema of all tenants.
     """
     scripts = _scripts(plane)
     if revision == head(plane):
         return ""
     steps = list(scripts.iterate_revisions("head", revision or "base"))
     buffer = io.StringIO()
-    context = MigrationContext.configure(
-        dialect_name="postgresql", opts={"as_sql": True, "output_buffer": buffer, "literal_binds": True, "target_metadata": None}
-    )
+    options = {"as_sql": True, "output_buffer": buffer, "literal_binds": True, "target_metadata": None}
+    context = MigrationContext.configure(dialect_name="postgresql", opts=options)
+    if shared is not None:
+        context.impl = SharedImpl(context, shared, buffer, options)
     with Operations.context(context):
         for step in reversed(steps):
             step.module.upgrade()
@@ -76,6 +79,12 @@ def render_drop_views() -> str:
 def render_views() -> str:
     """SQL that creates the views of a tenant schema."""
     return "\n".join(views().values())
+
+
+@cache
+def render_shared_views() -> str:
+    """The same for the schema of all tenants: who reads a view sees what the tables' policies let them see."""
+    return render_views() + "".join(f"\nALTER VIEW {name} SET (security_invoker = true);" for name in views())
 
 
 @cache

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import hmac
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
@@ -22,6 +22,7 @@ from billingwatch.errors import AnalystNotFound, AnalystRemains, AnalystsNotPerm
 from billingwatch.postgres import migrations
 from billingwatch.postgres.connections import ControlConnection
 from billingwatch.postgres.statements import load_statements
+from billingwatch.tenancy.isolation import isolation_of
 from billingwatch.tenancy.provision import find_tenant
 from billingwatch.tenancy.tenants import TenantId
 
@@ -101,7 +102,11 @@ async def create_analyst(control: ControlConnection, tenant_name: str) -> Analys
             open_doors = await secure_database(control)
             await control.execute(await control.fetchval(sql["render_role"], role, verifier, tenant["schema_name"]))
             await control.execute(sql["insert_analyst"], role, tenant["tenant_id"])
-            await regrant(control, tenant["tenant_id"], tenant["schema_name"])
+            if isolation_of(tenant["schema_name"]) == "row":
+                # Who it is decides what it sees; that it may read is what all analysts have in common.
+                await control.execute(await control.fetchval(sql["render_membership"], role, tenant["schema_name"]))
+            else:
+                await regrant(control, tenant["tenant_id"], tenant["schema_name"])
             if not await control.fetchval(sql["may_connect"], role):
                 raise AnalystsNotPermitted(reason="it may not grant CONNECT on the database")
     return AnalystCreated(tenant=tenant_name, schema_name=tenant["schema_name"], role=role, password=password, open_doors=open_doors)
@@ -143,7 +148,12 @@ async def regrant(control: ControlConnection, tenant_id: TenantId, schema_name: 
     """Let the tenant's analysts read its tables and views; to be repeated when these were created anew."""
     roles = [row["role_name"] for row in await control.fetch(sql["roles_of_tenant"], tenant_id)]
     if roles:
-        await control.execute(await control.fetchval(sql["render_grants"], schema_name, roles, [*ANALYST_TABLES, *migrations.views()]))
+        await let_read(control, schema_name, roles)
+
+
+async def let_read(control: ControlConnection, schema_name: str, roles: Sequence[str]) -> None:
+    """Grant roles what analysts read in a schema."""
+    await control.execute(await control.fetchval(sql["render_grants"], schema_name, roles, [*ANALYST_TABLES, *migrations.views()]))
 
 
 async def secure_database(control: ControlConnection) -> tuple[Door, ...]:

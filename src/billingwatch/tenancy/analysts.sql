@@ -46,6 +46,9 @@ SELECT format(
     ELSE ''
 END;
 
+-- render_membership --
+SELECT format('ALTER ROLE %1$I INHERIT; GRANT %2$I TO %1$I', $1::text, $2::text || '_analysts');
+
 -- render_grants --
 -- Relation by relation: a table that is no analyst's business stays closed although it lies in the same schema. A schema that is
 -- behind may lack some; the migration grants them.
@@ -67,7 +70,9 @@ SELECT has_database_privilege($1::text, current_database(), 'CONNECT');
 -- it harms nobody.
 WITH service AS (
     SELECT string_agg(DISTINCT quote_ident(role), ', ') AS roles
-    FROM unnest(ARRAY[current_user, (SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = 'control')]) AS r (role)
+    FROM unnest(ARRAY[
+        current_user, (SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = 'control'), (SELECT schema_name FROM control.isolation)
+    ]) AS r (role)
 ),
 functions AS (
     SELECT string_agg(p.oid::regprocedure::text, ', ' ORDER BY p.oid) AS list

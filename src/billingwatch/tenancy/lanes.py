@@ -1,13 +1,13 @@
 """Lanes: connections that tenants are bound to, so that one backend, not all of them, caches a tenant's metadata.
 
 A backend caches what it learns of every relation it touches and gives none of it back; a lane's connection is therefore
-replaced once it has served a bounded number of distinct tenants.
+replaced once it has served a bounded number of distinct tenants. In row isolation all of them share the same relations, and it never is.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -37,14 +37,14 @@ class Lane:
         self._connection: asyncpg.Connection | None = None
         self._lock = asyncio.Lock()
         self._waiting = 0
-        self._tenants: set[int] = set()
+        self._schemas: set[str] = set()
         self._failed_at = float("-inf")
         self._closed = False
 
     @property
-    def tenants_touched(self) -> int:
-        """Distinct tenants that the present connection has served."""
-        return len(self._tenants)
+    def schemas_touched(self) -> int:
+        """Distinct schemas of tenants that the present connection has served."""
+        return len(self._schemas)
 
     @property
     def connected(self) -> bool:
@@ -72,14 +72,14 @@ class Lane:
 
     @asynccontextmanager
     async def scope(self, tenant: Tenant, *, readonly: bool = False) -> AsyncIterator[TenantConnection]:
-        """One transaction in the tenant's schema on this lane."""
+        """One transaction among the tenant's rows on this lane."""
         async with self.hold() as connection, tenant_scope(connection, tenant, readonly=readonly) as scoped:
-            self.touched([tenant.tenant_id])
+            self.touched([tenant.schema_name])
             yield scoped
 
-    def touched(self, tenant_ids: list[int]) -> None:
-        """Count tenants whose relations the connection has used."""
-        self._tenants.update(tenant_ids)
+    def touched(self, schema_names: Iterable[str]) -> None:
+        """Count schemas whose relations the connection has used."""
+        self._schemas.update(schema_names)
 
     async def close(self) -> None:
         self._closed = True
@@ -89,7 +89,7 @@ class Lane:
     async def _ready(self) -> asyncpg.Connection:
         if self._closed:
             raise DatabaseUnavailable(reason="the service is shutting down")
-        if len(self._tenants) > self._tenants_limit:
+        if len(self._schemas) > self._tenants_limit:
             await self._drop()
             self.recycled += 1
         if self._connection is None or self._connection.is_closed():
@@ -106,7 +106,7 @@ class Lane:
             now - self._failed_at < RECONNECT_AFTER
         ):  # Callers queue for a dead lane: fail them fast instead of one time-out after the other.
             raise DatabaseUnavailable(reason="not reachable a moment ago")
-        self._tenants.clear()
+        self._schemas.clear()
         self.generation += 1
         try:
             return await open_connection(self._dsn, f"billingwatch {self.name}", statement_timeout=self._statement_timeout)
@@ -115,7 +115,7 @@ class Lane:
             raise
 
     async def _drop(self) -> None:
-        self._tenants.clear()
+        self._schemas.clear()
         if self._connection is not None:
             connection, self._connection = self._connection, None
             await discard(connection)

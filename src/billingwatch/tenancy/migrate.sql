@@ -4,6 +4,9 @@ SELECT version_num FROM control.alembic_version;
 -- initialised --
 SELECT to_regclass('control.alembic_version') IS NOT NULL;
 
+-- knows_isolation --
+SELECT to_regclass('control.isolation') IS NOT NULL;
+
 -- lock --
 -- One process at a time sets up or migrates.
 SELECT pg_advisory_xact_lock(hashtextextended('billingwatch control plane', 0));

@@ -1,4 +1,4 @@
-"""Provisioning: a tenant's control row, schema, tables, views, webhook token and first API key, in one transaction."""
+"""Provisioning: a tenant's control row, webhook token, first API key and, in schema isolation, schema, tables and views, in one transaction."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from billingwatch.errors import SecretNotFound, SecretsFull, TenantNameTaken, Te
 from billingwatch.postgres import migrations
 from billingwatch.postgres.connections import ControlConnection
 from billingwatch.postgres.statements import load_statements
-from billingwatch.tenancy.scope import checked_schema_name
+from billingwatch.tenancy.isolation import checked_schema_name, isolation_of, new_schema_name
 from billingwatch.tenancy.sealing import Seal
 from billingwatch.tenancy.tenants import (
     Mode,
@@ -21,7 +21,6 @@ from billingwatch.tenancy.tenants import (
     checked_name,
     checked_secret,
     new_api_key,
-    new_schema_name,
     new_webhook_token,
     token_hash,
 )
@@ -76,26 +75,28 @@ async def provision(
     """
     checked_name(name)
     ciphertexts = [seal.encrypt(checked_secret(secret)) for secret in secrets]
-    schema_name, token, key = new_schema_name(), new_webhook_token(), new_api_key()
+    token, key = new_webhook_token(), new_api_key()
     try:
         async with control.transaction():
-            tenant_id: TenantId = await control.fetchval(
+            [row] = await control.fetch(
                 sql["insert_tenant"],
                 name,
-                schema_name,
+                new_schema_name(),
                 mode,
                 migrations.head("tenant"),
                 migrations.views_digest(),
                 token_hash(token),
                 rate_limit,
             )
+            tenant_id, schema_name = TenantId(row["tenant_id"]), checked_schema_name(row["schema_name"])
             for ciphertext in ciphertexts:
                 await control.execute(sql["insert_secret"], tenant_id, ciphertext)
             await control.execute(sql["insert_api_key"], token_hash(key), tenant_id, key[:API_KEY_HINT])
-            await control.execute(f"CREATE SCHEMA {checked_schema_name(schema_name)}")
-            await control.execute(
-                f"SET LOCAL search_path = {schema_name};\n{migrations.render_upgrade('tenant')}\n{migrations.render_views()}"
-            )
+            if isolation_of(schema_name) == "schema":
+                await control.execute(f"CREATE SCHEMA {schema_name}")
+                await control.execute(
+                    f"SET LOCAL search_path = {schema_name};\n{migrations.render_upgrade('tenant')}\n{migrations.render_views()}"
+                )
             await control.execute(sql["announce_change"], tenant_id)
     except asyncpg.UniqueViolationError as error:
         if error.constraint_name == "tenants_name_key":

@@ -1,7 +1,10 @@
 -- insert_tenant --
+-- In the schema of all tenants, where there is one, whose revision must stay what it is until this is committed.
 INSERT INTO control.tenants (name, schema_name, mode, revision, views_digest, webhook_token_hash, rate_limit)
-VALUES ($1, $2, $3, $4, $5, $6, $7)
-RETURNING tenant_id;
+SELECT $1, coalesce(i.schema_name, $2), $3, coalesce(i.revision, $4), coalesce(i.views_digest, $5), $6, $7
+FROM control.isolation AS i
+FOR SHARE
+RETURNING tenant_id, schema_name;
 
 -- insert_secret --
 INSERT INTO control.signing_secrets (tenant_id, ciphertext) VALUES ($1, $2) RETURNING secret_id, created_at;

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import re
 import secrets
@@ -78,10 +77,6 @@ def checked_secret(secret: str) -> str:
     if not _SECRET.fullmatch(secret):
         raise SecretInvalid
     return secret
-
-
-def new_schema_name() -> str:
-    return "tenant_" + base64.b32encode(secrets.token_bytes(10)).decode().lower()[:10]
 
 
 def new_webhook_token() -> str:

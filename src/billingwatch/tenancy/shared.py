@@ -1,0 +1,116 @@
+"""Row isolation: the one schema of all tenants, the roles that work in it, and bringing it to this release's revision."""
+
+from __future__ import annotations
+
+import asyncpg
+import msgspec
+
+from billingwatch.errors import IsolationMismatch, RowIsolationNotPermitted, SchemaOutdated
+from billingwatch.postgres import migrations
+from billingwatch.postgres.connections import ControlConnection
+from billingwatch.postgres.shared_plane import SharedPlane
+from billingwatch.postgres.statements import load_statements
+from billingwatch.tenancy.analysts import let_read
+from billingwatch.tenancy.isolation import Isolation, checked_schema_name, new_shared_schema_name
+
+sql = load_statements(__file__, "shared.sql")
+
+LOCK_TIMEOUT = "2s"  # a schema whose tables are held longer is left for the next run
+
+
+class SharedSchema(msgspec.Struct, frozen=True, kw_only=True):
+    """The schema of all tenants, and what it was last given."""
+
+    plane: SharedPlane
+    revision: str
+    views_digest: str
+
+    @property
+    def at_head(self) -> bool:
+        return (self.revision, self.views_digest) == (migrations.head("tenant"), migrations.views_digest())
+
+
+async def find_shared(control: ControlConnection) -> SharedSchema | None:
+    """The schema of all tenants; None where each has its own."""
+    row = await control.fetchrow(sql["find_isolation"])
+    if row is None or row["kind"] == "schema":
+        return None
+    plane = SharedPlane(schema_name=checked_schema_name(row["schema_name"]), partitions=row["partitions"])
+    return SharedSchema(plane=plane, revision=row["revision"], views_digest=row["views_digest"])
+
+
+async def check_isolation(control: ControlConnection, wanted: Isolation) -> None:
+    """Refuse a database that keeps its tenants apart in another way than the process was told. IsolationMismatch."""
+    found: Isolation = "schema" if await find_shared(control) is None else "row"
+    if found != wanted:
+        raise IsolationMismatch(found=found, wanted=wanted)
+
+
+async def create_shared(control: ControlConnection, partitions: int) -> None:
+    """Make a control plane that has no tenant yet one of row isolation; part of the caller's transaction. RowIsolationNotPermitted."""
+    plane = SharedPlane(schema_name=new_shared_schema_name(), partitions=partitions)
+    try:
+        await control.execute(_sql("create_roles", plane))
+        if not await _superuser(control):
+            await control.execute(_sql("join_scope", plane))
+        await control.execute(f"CREATE SCHEMA {plane.schema_name}")
+        await control.execute(_sql("open_schema", plane))
+        await control.execute(sql["choose_row"], plane.schema_name, partitions, migrations.head("tenant"), migrations.views_digest())
+        await control.execute(_sql("tenant_of_analyst", plane))
+        await control.execute(
+            f"SET LOCAL search_path = {plane.schema_name};\n{migrations.render_upgrade('tenant', None, plane)}\n"
+            f"{migrations.render_shared_views()}\n{_sql('let_record', plane)};\nSET LOCAL search_path = pg_catalog"
+        )
+        await let_read(control, plane.schema_name, [plane.analysts_role, plane.scope_role])
+        await _own_functions(control, plane)
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise RowIsolationNotPermitted(reason=str(error)) from error
+
+
+async def release_functions(control: ControlConnection) -> None:
+    """Before the control plane's revisions: let them replace what row isolation has made its own."""
+    shared = await find_shared(control)
+    if shared is not None:
+        await control.execute(_sql("take_from_recorder", shared.plane))
+
+
+async def settle_functions(control: ControlConnection) -> None:
+    """After the control plane's revisions: take what they made into row isolation."""
+    shared = await find_shared(control)
+    if shared is not None:
+        await control.execute(_sql("tenant_of_analyst", shared.plane))
+        await _own_functions(control, shared.plane)
+
+
+async def migrate_shared(control: ControlConnection, shared: SharedSchema) -> None:
+    """Bring the schema of all tenants to head, in one transaction; it is one unit, so there is no tenant that is behind."""
+    plane = shared.plane
+    async with control.transaction():
+        row = await control.fetchrow(sql["claim_shared"])
+        if row is None or not migrations.known_revision("tenant", row["revision"]):
+            raise SchemaOutdated(reason="the tenants' schema is at a revision that this release does not know", hint="run a newer release")
+        if (row["revision"], row["views_digest"]) == (migrations.head("tenant"), migrations.views_digest()):
+            return
+        # As the operator, its statements work on the rows of all tenants.
+        await control.execute(
+            f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; SET LOCAL billingwatch.operator = 'on'; SET LOCAL search_path = {plane.schema_name};\n"
+            f"{migrations.render_drop_views()}\n{migrations.render_upgrade('tenant', row['revision'], plane)}\n"
+            f"{migrations.render_shared_views()};\nSET LOCAL search_path = pg_catalog"
+        )
+        await let_read(control, plane.schema_name, [plane.analysts_role, plane.scope_role])
+        await control.execute(sql["set_revision"], migrations.head("tenant"), migrations.views_digest())
+
+
+async def _own_functions(control: ControlConnection, plane: SharedPlane) -> None:
+    await control.execute(_sql("record_events", plane))
+    await control.execute(_sql("give_to_recorder", plane))
+    await control.execute(_sql("open_control_plane", plane))
+
+
+async def _superuser(control: ControlConnection) -> bool:
+    found: bool = await control.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+    return found
+
+
+def _sql(name: str, plane: SharedPlane) -> str:
+    return sql[name].format(schema=plane.schema_name, scope=plane.scope_role, recorder=plane.recorder_role, analysts=plane.analysts_role)

@@ -1,0 +1,111 @@
+-- find_isolation --
+SELECT kind, schema_name, partitions, revision, views_digest FROM control.isolation;
+
+-- claim_shared --
+-- Tenants that are being provisioned meanwhile wait, and then take the new revision.
+SELECT revision, views_digest FROM control.isolation FOR NO KEY UPDATE;
+
+-- choose_row --
+UPDATE control.isolation SET kind = 'row', schema_name = $1, partitions = $2, revision = $3, views_digest = $4;
+
+-- set_revision --
+WITH shared AS (
+    UPDATE control.isolation SET revision = $1, views_digest = $2
+)
+UPDATE control.tenants SET revision = $1, views_digest = $2 WHERE (revision, views_digest) IS DISTINCT FROM ($1, $2);
+
+-- create_roles --
+CREATE ROLE {scope} NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT NOREPLICATION NOBYPASSRLS;
+CREATE ROLE {recorder} NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT NOREPLICATION NOBYPASSRLS;
+CREATE ROLE {analysts} NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT NOREPLICATION NOBYPASSRLS;
+
+-- join_scope --
+-- A superuser may become whom it wants to.
+GRANT {scope} TO CURRENT_USER;
+
+-- open_schema --
+GRANT USAGE ON SCHEMA {schema} TO {scope}, {recorder}, {analysts};
+GRANT USAGE ON SCHEMA control TO {scope}, {recorder};
+
+-- let_record --
+GRANT SELECT, INSERT, UPDATE ON events TO {recorder};
+CREATE POLICY recorder ON events TO {recorder} USING (true);
+GRANT INSERT ON control.pending_events TO {recorder};
+
+-- open_control_plane --
+-- Inside a scope the service reads and writes of the control plane what it does in the other isolation.
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA control TO {scope};
+
+-- tenant_of_analyst --
+-- Whose rows an analyst may see. It runs as its owner, because an analyst may not read who the others are, nor ask for them.
+CREATE OR REPLACE FUNCTION control.tenant_of_analyst(role_name name) RETURNS integer
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT a.tenant_id FROM control.analysts AS a WHERE a.role_name = $1 AND pg_has_role(session_user, $1, 'MEMBER')
+$$;
+
+-- record_events --
+-- The same contract as in the other isolation (see the control plane's first revision): one statement for the events of all tenants. It
+-- runs as a role that may write for many tenants, because outside a scope the service's own role sees none.
+CREATE OR REPLACE FUNCTION control.record_events(
+    tenant_ids integer[], schema_names text[], event_ids text[], types text[], api_versions text[], livemodes boolean[],
+    accounts text[], object_ids text[], occurred timestamptz[], signed timestamptz[], received timestamptz[],
+    times integer[], dispositions text[], payloads text[]
+) RETURNS boolean[]
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    is_new boolean[];
+BEGIN
+    WITH inserted AS (
+        INSERT INTO {schema}.events (
+            tenant_id, event_id, type, api_version, livemode, account, object_id, occurred_at, signed_at, received_at, last_received_at,
+            deliveries, disposition, payload
+        )
+        SELECT g.tenant_id, g.event_id, g.type, g.api_version, g.livemode, g.account, g.object_id, g.occurred_at, g.signed_at, g.received_at,
+               g.received_at, g.deliveries, g.disposition, g.payload::json
+        FROM unnest(
+            tenant_ids, event_ids, types, api_versions, livemodes, accounts, object_ids, occurred, signed, received, times, dispositions, payloads
+        ) AS g (
+            tenant_id, event_id, type, api_version, livemode, account, object_id, occurred_at, signed_at, received_at, deliveries, disposition,
+            payload
+        )
+        ON CONFLICT ON CONSTRAINT events_pkey DO NOTHING
+        RETURNING tenant_id, event_id
+    )
+    SELECT coalesce(array_agg((g.tenant_id, g.event_id) IN (SELECT i.tenant_id, i.event_id FROM inserted AS i) ORDER BY g.position), '{{}}')
+    INTO is_new
+    FROM unnest(tenant_ids, event_ids) WITH ORDINALITY AS g (tenant_id, event_id, position);
+    IF false = ANY (is_new) THEN
+        UPDATE {schema}.events AS e
+        SET deliveries = e.deliveries + g.deliveries,
+            last_received_at = greatest(e.last_received_at, g.received_at)
+        FROM unnest(tenant_ids, event_ids, received, times, is_new) AS g (tenant_id, event_id, received_at, deliveries, is_new)
+        WHERE e.tenant_id = g.tenant_id AND e.event_id = g.event_id AND NOT g.is_new;
+    END IF;
+    INSERT INTO control.pending_events (tenant_id, event_id, received_at)
+    SELECT g.tenant_id, g.event_id, g.received_at
+    FROM unnest(tenant_ids, event_ids, received, dispositions, is_new) WITH ORDINALITY
+        AS g (tenant_id, event_id, received_at, disposition, is_new, position)
+    WHERE g.is_new AND g.disposition = 'process'
+    ORDER BY g.position;
+    RETURN is_new;
+END
+$$;
+
+-- give_to_recorder --
+-- Who gives a function away must be able to become its new owner, who must be able to create in its schema. Neither may last: the service's role
+-- would inherit what the recorder sees.
+GRANT {recorder} TO CURRENT_USER;
+GRANT CREATE ON SCHEMA control TO {recorder};
+REVOKE EXECUTE ON FUNCTION control.record_events FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION control.record_events TO CURRENT_USER;
+ALTER FUNCTION control.record_events OWNER TO {recorder};
+REVOKE CREATE ON SCHEMA control FROM {recorder};
+REVOKE {recorder} FROM CURRENT_USER;
+
+-- take_from_recorder --
+-- So that a revision of the control plane may replace it.
+GRANT {recorder} TO CURRENT_USER;
+ALTER FUNCTION control.record_events OWNER TO CURRENT_USER;
+REVOKE {recorder} FROM CURRENT_USER;
