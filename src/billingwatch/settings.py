@@ -14,8 +14,6 @@ from billingwatch.errors import SettingsInvalid
 
 PREFIX = "BILLINGWATCH_"
 
-Isolation = Literal["schema", "row"]
-
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What a process is started with; field `x` is read from BILLINGWATCH_X."""
@@ -35,8 +33,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     secret_key: Annotated[
         str | None, Meta(description="Fernet key (several with commas: the first encrypts); needed with BILLINGWATCH_DATABASE_URL")
     ] = None
-    isolation: Annotated[Isolation, Meta(description="schema: each tenant has its own; row: all tenants share tables")] = "schema"
-    partitions: Annotated[int, Meta(ge=0, le=1024, description="row: hash partitions of each shared table")] = 0
     public_url: Annotated[str, Meta(pattern=r"^https?://", description="How Stripe reaches this service; webhook URLs begin with it")] = (
         "http://127.0.0.1:8000"
     )

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from billingwatch.settings import Isolation
+from billingwatch.tenancy.isolation import Isolation
 
 
 class Arm(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ import asyncpg
 from billingwatch.lab.isolation.dimension import Dimension, Figures, Measure
 from billingwatch.lab.isolation.world import Task
 from billingwatch.postgres.statements import load_statements
-from billingwatch.tenancy.scope import checked_schema_name
+from billingwatch.tenancy.isolation import checked_schema_name
 
 sql = load_statements(__file__, "overview.sql")
 
