@@ -10,8 +10,9 @@ import rich_click as click
 
 from billingwatch.cli.output import print_facts, print_json, print_table, talk
 from billingwatch.cli.session import Session, run_session
-from billingwatch.errors import SecretInvalid
+from billingwatch.errors import InputInvalid, SecretInvalid
 from billingwatch.tenancy.provision import add_secret, find_tenant, list_secrets, list_tenants, provision, remove_secret
+from billingwatch.tenancy.remove import remove_tenant
 from billingwatch.tenancy.tenants import Mode
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -106,6 +107,22 @@ def show(name: str, *, as_json: bool) -> None:
         print_json(_public(row))
         return
     print_facts([(key.replace("_", " "), value) for key, value in _public(row).items()])
+
+
+@tenants.command(name="remove")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@as_json
+def remove_(name: str, *, yes: bool, as_json: bool) -> None:
+    """Remove tenant NAME for good: its events, tables, analysts, keys and secrets."""
+    run_session(lambda session: find_tenant(session.control, name))
+    if not yes and click.prompt(f"Everything of `{name}` will be deleted; type its name to go on", err=True) != name:
+        raise InputInvalid(reason="that is not its name: nothing was removed")
+    row = run_session(lambda session: remove_tenant(session.control, name))
+    if as_json:
+        print_json({"id": row.tenant_id, "name": row.name, "removed": True})
+        return
+    talk.print(f"tenant {row.name} removed", markup=False)
 
 
 @tenants.group()
