@@ -16,8 +16,10 @@ from billingwatch.lab.isolation.dimensions import (
     overview,
     planning,
     processing,
+    provision,
     roles,
     rotation,
+    transfer,
     upkeep,
 )
 
@@ -37,6 +39,8 @@ DIMENSIONS = MappingProxyType(
             ingest,
             processing,
             neighbour,
+            provision,
+            transfer,
             dump,
             upkeep,
         )
