@@ -177,6 +177,7 @@ def blocks(plan: str) -> int:
     return sum(int(number) for number in found.groups(default="0"))
 
 
+@pytest.mark.both_isolations
 async def test_beside_eight_weeks_of_charges_a_visit_reads_only_what_it_needs(eight_weeks: History):
     tenant = eight_weeks.tenant
     burst = [failed(f"burst_{i}", -30 + i / 2) for i in range(60)]
