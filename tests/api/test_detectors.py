@@ -10,6 +10,7 @@ from typing import Any
 
 import asyncpg
 import httpx
+import msgspec
 import pytest
 
 from billingwatch.api import detectors as detectors_api
@@ -468,9 +469,7 @@ async def test_a_backtest_cannot_write_even_if_a_detector_tried(
 
 
 async def test_a_backtest_that_takes_too_long_says_so_and_holds_up_no_reader(acme: Acme, settings: Settings, connect: Any) -> None:
-    impatient = type(settings)(
-        data_dir=settings.data_dir, database_url=settings.database_url, secret_key=settings.secret_key, statement_timeout=2, read_lanes=1
-    )
+    impatient = msgspec.structs.replace(settings, statement_timeout=2, read_lanes=1)
     with running(impatient) as address:
         async with httpx.AsyncClient(base_url=address, timeout=30) as http, tenant_scope(await connect(), acme[0]) as scoped:
             await scoped.execute("LOCK TABLE disputes")  # the backtest waits for it

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import re
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Protocol
 
 import asyncpg
@@ -17,6 +17,7 @@ from billingwatch.detection.links import statement_of
 from billingwatch.detection.store import AnomalyFilter, list_anomalies
 from billingwatch.postgres.connections import ControlConnection, TenantConnection, open_connection
 from billingwatch.tenancy.analysts import create_analyst, revoke_analyst
+from billingwatch.tenancy.isolation import Isolation
 from billingwatch.tenancy.provision import provision
 from billingwatch.tenancy.registry import load_tenant
 from billingwatch.tenancy.scope import tenant_scope
@@ -39,10 +40,11 @@ class RolledBack(Exception):
 
 
 @pytest.fixture(scope="session")
-def shared_tenant(server: Server, template: str) -> Iterator[tuple[str, Tenant]]:
-    name = f"detection_{uuid.uuid4().hex[:12]}"
+def shared_tenants(server: Server, templates: Callable[[Isolation], str]) -> Iterator[Callable[[Isolation], tuple[str, Tenant]]]:
+    """One tenant for each isolation that is asked for."""
+    made: dict[Isolation, tuple[str, Tenant]] = {}
 
-    async def create() -> Tenant:
+    async def create(name: str, template: str) -> Tenant:
         admin = await asyncpg.connect(server.dsn)
         await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         await admin.close()
@@ -53,13 +55,25 @@ def shared_tenant(server: Server, template: str) -> Iterator[tuple[str, Tenant]]
         await control.close()
         return tenant
 
-    async def drop() -> None:
+    async def drop(dsn: str) -> None:
         admin = await asyncpg.connect(server.dsn)
-        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await admin.execute(f"DROP DATABASE {dsn.rpartition('/')[2]} WITH (FORCE)")
         await admin.close()
 
-    yield server.dsn_for(name), asyncio.run(create())
-    asyncio.run(drop())
+    def tenant_of(kind: Isolation) -> tuple[str, Tenant]:
+        if kind not in made:
+            name = f"detection_{uuid.uuid4().hex[:12]}"
+            made[kind] = server.dsn_for(name), asyncio.run(create(name, templates(kind)))
+        return made[kind]
+
+    yield tenant_of
+    for dsn, _ in made.values():
+        asyncio.run(drop(dsn))
+
+
+@pytest.fixture(scope="module")
+def shared_tenant(shared_tenants: Callable[[Isolation], tuple[str, Tenant]], isolation: Isolation) -> tuple[str, Tenant]:
+    return shared_tenants(isolation)
 
 
 @pytest.fixture
@@ -73,7 +87,7 @@ async def tenant_connection(shared_tenant: tuple[str, Tenant]) -> AsyncIterator[
     await connection.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared_analyst(shared_tenant: tuple[str, Tenant]) -> Iterator[str]:
     """The role of an analyst of that tenant; roles outlive databases, so it is revoked in the end."""
     dsn, tenant = shared_tenant
