@@ -30,7 +30,7 @@ tenant: install ## provision a tenant: make tenant NAME=acme
 migrate: install ## bring the control plane and every tenant schema to this release
 	@$(billingwatch) migrate $(ARGS)
 
-bench: install ## measure events per second (BENCH=pipeline measures processing, too)
+bench: install ## measure events per second (BENCH=pipeline: processing, too; BENCH=migrate: the fleet's migration)
 	@$(billingwatch) bench $(BENCH) $(ARGS)
 
 detection-report: install ## measure how often the detectors are right, on simulated accounts (ARGS="--quick", ARGS="--json")

@@ -2,7 +2,7 @@
 
 BillingWatchError
 ├── SettingsInvalid
-├── DatabaseUnavailable · PostgresUnusable · SchemaOutdated
+├── DatabaseUnavailable · PostgresUnusable · SchemaOutdated · MigrationRunning · TenantOutdated
 ├── TenantNotFound · TenantNameTaken · TenantNameInvalid · TenantSuspended
 ├── SecretInvalid · SecretsFull · SecretNotFound · SecretKeyUnusable
 ├── EventNotFound · AnomalyNotFound · AnomalyClosed · AnalystNotFound · AnalystsNotPermitted · AnalystRemains
@@ -46,6 +46,18 @@ class PostgresUnusable(BillingWatchError):
 
 class SchemaOutdated(BillingWatchError):
     """the database is not at the revision that this release needs: {reason}"""
+
+    hint = "run `billingwatch migrate`"
+
+
+class MigrationRunning(BillingWatchError):
+    """another `billingwatch migrate` is at work on this database"""
+
+    hint = "wait until it has ended; what it does not finish, the next run does"
+
+
+class TenantOutdated(BillingWatchError):
+    """the tenant's schema is at revision {revision}, too old for this release"""
 
     hint = "run `billingwatch migrate`"
 

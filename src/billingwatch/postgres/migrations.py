@@ -1,13 +1,17 @@
 """Migrations: Alembic revisions rendered to SQL text once, to be replayed over any number of schemas.
 
 `schema/control` and `schema/tenant` are Alembic lines; `schema/views` holds the analysts' views, created after the last revision.
+
+A revision may say `online = True` when it cannot be rendered: it reads data, or does what no transaction can (CREATE INDEX CONCURRENTLY).
+Alembic then runs its `upgrade` and `downgrade` for each tenant, connected to that tenant's schema alone; since a run can die between such a
+revision and its bookkeeping, both must bear being repeated. Its `upgrade_empty` is what a new schema gets instead, and can be rendered.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -18,9 +22,13 @@ from alembic.script import ScriptDirectory
 
 Plane = Literal["control", "tenant"]
 
+other_root: Path | None = None  # see revisions.schema_at
+
 
 def schema_root() -> Path:
     """`schema/`: inside the package when installed from a wheel, beside `src/` in a checkout."""
+    if other_root is not None:
+        return other_root
     packaged = Path(__file__).parents[1] / "schema"
     return packaged if packaged.is_dir() else Path(__file__).parents[3] / "schema"
 
@@ -28,7 +36,7 @@ def schema_root() -> Path:
 @cache
 def head(plane: Plane) -> str:
     """The newest revision of a plane's line."""
-    revision = _scripts(plane).get_current_head()
+    revision = scripts_of(plane).get_current_head()
     if revision is None:
         message = f"schema/{plane} has no revision"
         raise LookupError(message)
@@ -41,23 +49,30 @@ def render_upgrade(plane: Plane, revision: str | None = None) -> str:
 
     Tenant SQL uses unqualified names alone, so the text is the same for every tenant.
     """
-    scripts = _scripts(plane)
+    scripts = scripts_of(plane)
     if revision == head(plane):
         return ""
-    steps = list(scripts.iterate_revisions("head", revision or "base"))
+    steps = [step.module for step in scripts.iterate_revisions("head", revision or "base")]
+    if revision is None:
+        return render(*(step.upgrade_empty if getattr(step, "online", False) else step.upgrade for step in reversed(steps)))
+    return render(*(step.upgrade for step in reversed(steps)))
+
+
+def render(*operations: Callable[[], None]) -> str:
+    """SQL of what `operations` do with Alembic's `op`."""
     buffer = io.StringIO()
     context = MigrationContext.configure(
         dialect_name="postgresql", opts={"as_sql": True, "output_buffer": buffer, "literal_binds": True, "target_metadata": None}
     )
     with Operations.context(context):
-        for step in reversed(steps):
-            step.module.upgrade()
+        for operation in operations:
+            operation()
     return buffer.getvalue()
 
 
 def known_revision(plane: Plane, revision: str) -> bool:
     """Whether this release carries `revision`; a newer release's is not known."""
-    return any(script.revision == revision for script in _scripts(plane).walk_revisions())
+    return any(script.revision == revision for script in scripts_of(plane).walk_revisions())
 
 
 @cache
@@ -79,10 +94,20 @@ def render_views() -> str:
 
 
 @cache
+def render_possible_views() -> str:
+    """SQL that creates those views for which a tenant schema has the columns."""
+    return "\n".join(
+        f"DO $possible$ BEGIN EXECUTE $view$ {view} $view$; EXCEPTION WHEN undefined_column OR undefined_table THEN NULL; END $possible$;"
+        for view in views().values()
+    )
+
+
+@cache
 def views_digest() -> str:
     return hashlib.sha256(render_views().encode()).hexdigest()[:16]
 
 
 @cache
-def _scripts(plane: Plane) -> ScriptDirectory:
+def scripts_of(plane: Plane) -> ScriptDirectory:
+    """The revisions of a plane, as Alembic reads them."""
     return ScriptDirectory(str(schema_root() / plane))

@@ -13,8 +13,9 @@ from contextlib import asynccontextmanager
 import asyncpg
 import structlog
 
-from billingwatch.errors import DatabaseUnavailable
+from billingwatch.errors import DatabaseUnavailable, TenantOutdated
 from billingwatch.postgres.connections import UNAVAILABLE, ControlConnection, TenantConnection, discard, open_connection
+from billingwatch.postgres.revisions import outdated
 from billingwatch.settings import Settings
 from billingwatch.tenancy.scope import tenant_scope
 from billingwatch.tenancy.tenants import Tenant
@@ -72,7 +73,9 @@ class Lane:
 
     @asynccontextmanager
     async def scope(self, tenant: Tenant, *, readonly: bool = False) -> AsyncIterator[TenantConnection]:
-        """One transaction in the tenant's schema on this lane."""
+        """One transaction in the tenant's schema on this lane. TenantOutdated when the code of this release cannot use the schema."""
+        if outdated(tenant.revision):
+            raise TenantOutdated(revision=tenant.revision)
         async with self.hold() as connection, tenant_scope(connection, tenant, readonly=readonly) as scoped:
             self.touched([tenant.tenant_id])
             yield scoped

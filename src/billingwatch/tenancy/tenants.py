@@ -56,6 +56,7 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     tenant_id: TenantId
     name: str
     schema_name: str
+    revision: str
     mode: Mode
     status: Status
     rate_limit: int | None
