@@ -13,12 +13,11 @@ from contextlib import asynccontextmanager
 import asyncpg
 import structlog
 
-from billingwatch.errors import DatabaseUnavailable, TenantOutdated
+from billingwatch.errors import DatabaseUnavailable
 from billingwatch.postgres.connections import UNAVAILABLE, ControlConnection, TenantConnection, discard, open_connection
-from billingwatch.postgres.revisions import outdated
 from billingwatch.settings import Settings
 from billingwatch.tenancy.scope import tenant_scope
-from billingwatch.tenancy.tenants import Tenant
+from billingwatch.tenancy.tenants import Tenant, usable
 
 log = structlog.get_logger()
 
@@ -74,8 +73,7 @@ class Lane:
     @asynccontextmanager
     async def scope(self, tenant: Tenant, *, readonly: bool = False) -> AsyncIterator[TenantConnection]:
         """One transaction in the tenant's schema on this lane. TenantOutdated when the code of this release cannot use the schema."""
-        if outdated(tenant.revision):
-            raise TenantOutdated(revision=tenant.revision)
+        usable(tenant)
         async with self.hold() as connection, tenant_scope(connection, tenant, readonly=readonly) as scoped:
             self.touched([tenant.tenant_id])
             yield scoped
