@@ -1,11 +1,11 @@
 # `make` lists the targets. ARGS goes to the command behind a target: make demo ARGS=--once
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo serve tenant migrate bench detection-report compare test check lint typecheck format pins clean
+.PHONY: help install install-dev demo serve tenant migrate migration bench detection-report compare test check lint typecheck format pins clean
 
 BENCH ?= ingest
 OUT ?= build/isolation
-export NAME PYTHON
+export NAME PLANE M PYTHON
 
 billingwatch := .venv/bin/billingwatch
 
@@ -31,7 +31,11 @@ tenant: install ## provision a tenant: make tenant NAME=acme
 migrate: install ## bring the control plane and every tenant schema to this release
 	@$(billingwatch) migrate $(ARGS)
 
-bench: install ## measure events per second (BENCH=pipeline measures processing, too)
+migration: install-dev ## write a revision from the table definitions: make migration PLANE=tenant M="note of a customer" (ARGS="--phase post")
+	@test -n "$$PLANE" && test -n "$$M" || { echo 'error: the revision needs a plane and a message' >&2; echo 'hint: make migration PLANE=tenant M="note of a customer"' >&2; exit 2; }
+	@.venv/bin/python scripts/migration.py $(ARGS) -- "$$PLANE" "$$M"
+
+bench: install ## measure events per second (BENCH=pipeline: processing, too; BENCH=migrate: the fleet's migration)
 	@$(billingwatch) bench $(BENCH) $(ARGS)
 
 detection-report: install ## measure how often the detectors are right, on simulated accounts (ARGS="--quick", ARGS="--json")

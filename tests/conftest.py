@@ -17,6 +17,7 @@ from cryptography.fernet import Fernet
 
 from billingwatch.ingest.envelope import read_envelope
 from billingwatch.ingest.recorder import Delivery
+from billingwatch.postgres import migrations, revisions
 from billingwatch.postgres.connections import ControlConnection, TenantConnection, discard, open_connection
 from billingwatch.postgres.embedded import EmbeddedServer
 from billingwatch.settings import Settings
@@ -35,6 +36,23 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ISOLATION = "BILLINGWATCH_TEST_ISOLATION"  # environment: runs the database tests in this isolation alone
 SHARED = "TESTS_OF_BILLINGWATCH"  # environment of a run's worker processes: the data directory of the server that they share
 ROOM = 2 * 1024**3  # bytes; a clone is 8 MB, and a test has one at a time
+
+REVISION = '''"""pre: made for a test."""
+from alembic import op
+
+revision = "{revision}"
+down_revision = "{down}"
+branch_labels = None
+depends_on = None
+{declarations}
+
+def upgrade() -> None:
+    {up}
+
+
+def downgrade() -> None:
+    {down_sql}
+'''
 
 ProvisionTenant = Callable[..., Awaitable[tuple[Tenant, Provisioned]]]
 Connect = Callable[[], Awaitable[asyncpg.Connection]]
@@ -276,3 +294,36 @@ async def tenant_connection(database: str, tenant: Tenant) -> AsyncIterator[Tena
     async with tenant_scope(connection, tenant) as scoped:
         yield scoped
     await connection.close()
+
+
+class Release:
+    """The next release: this one's schema/ with more in it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def add(self, plane: str, sql: str, *, back: str = "SELECT") -> str:
+        """A revision that runs `sql`; return its name."""
+        return self.write(plane, f"op.execute({sql!r})", f"op.execute({back!r})")
+
+    def write(self, plane: str, up: str, back: str, *, declarations: str = "") -> str:
+        """A revision of Python; return its name."""
+        down = migrations.head(plane)
+        revision = f"{int(down) + 1:04d}"
+        text = REVISION.format(revision=revision, down=down, up=up, down_sql=back, declarations=declarations)
+        (self.root / plane / "versions" / f"{revision}_test.py").write_text(text)
+        revisions.forget()
+        return revision
+
+    def add_view(self, name: str, sql: str) -> None:
+        (self.root / "views" / f"{name}.sql").write_text(sql)
+        revisions.forget()
+
+
+@pytest.fixture
+def release(control: ControlConnection, tmp_path: Path) -> Iterator[Release]:
+    """Made after the database, which is of this release."""
+    root = tmp_path / "schema"
+    shutil.copytree(migrations.schema_root(), root, ignore=shutil.ignore_patterns("__pycache__"))
+    with revisions.schema_at(root):
+        yield Release(root)

@@ -2,7 +2,8 @@
 
 BillingWatchError
 ├── SettingsInvalid
-├── DatabaseUnavailable · PostgresUnusable · SchemaOutdated · IsolationMismatch · RowIsolationNotPermitted
+├── DatabaseUnavailable · PostgresUnusable · SchemaOutdated · MigrationRunning · TenantOutdated
+├── IsolationMismatch · RowIsolationNotPermitted
 ├── TenantNotFound · TenantNameTaken · TenantNameInvalid · TenantSuspended
 ├── SecretInvalid · SecretsFull · SecretNotFound · SecretKeyUnusable
 ├── EventNotFound · AnomalyNotFound · AnomalyClosed · AnalystNotFound · AnalystsNotPermitted · AnalystRemains
@@ -61,6 +62,18 @@ class RowIsolationNotPermitted(BillingWatchError):
     """the service's database role may not set up row isolation: {reason}"""
 
     hint = "it needs CREATEROLE, and must own the database"
+
+
+class MigrationRunning(BillingWatchError):
+    """another `billingwatch migrate` is at work on this database"""
+
+    hint = "wait until it has ended; what it does not finish, the next run does"
+
+
+class TenantOutdated(BillingWatchError):
+    """the tenant's schema is at revision {revision}, too old for this release"""
+
+    hint = "run `billingwatch migrate`"
 
 
 class TenantNotFound(BillingWatchError):

@@ -20,6 +20,12 @@ anomalies = Counter("billingwatch_anomalies", "Anomalies by what became of them"
 backlog = Gauge("billingwatch_backlog_events", "Recorded events that wait for a visit", multiprocess_mode="mostrecent")
 backlog_age = Gauge("billingwatch_backlog_age_seconds", "Age of the oldest of them", multiprocess_mode="mostrecent")
 dead_letters = Gauge("billingwatch_dead_letters", "Events that could not be projected", multiprocess_mode="mostrecent")
+tenants_not_at_head = Gauge(
+    "billingwatch_tenants_not_at_head",
+    "Tenants whose schema is not at this release's revision: behind (work as they are), outdated (events are only recorded), newer",
+    ["state"],
+    multiprocess_mode="mostrecent",
+)
 lane_tenants = Gauge(
     "billingwatch_lane_tenants", "Distinct tenant schemas that a lane's connection has served", ["lane"], multiprocess_mode="sum"
 )

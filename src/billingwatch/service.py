@@ -17,7 +17,7 @@ from billingwatch.ingest.recorder import Recorder, Records
 from billingwatch.postgres.statements import load_statements
 from billingwatch.settings import Settings
 from billingwatch.tenancy.lanes import Lane, control_plane, make_lanes
-from billingwatch.tenancy.migrate import count_tenants_behind, ensure_control_plane
+from billingwatch.tenancy.migrate import ensure_control_plane, fleet_state, tell_fleet_state
 from billingwatch.tenancy.registry import Registry
 from billingwatch.tenancy.sealing import open_seal
 from billingwatch.worker import Processor
@@ -48,12 +48,10 @@ class Service:
         try:
             async with control_plane(self.control) as connection:
                 await ensure_control_plane(connection, isolation=self.settings.isolation, partitions=self.settings.partitions)
-                behind = await count_tenants_behind(connection)
+                await tell_fleet_state(connection)
         except BaseException:
             await self.control.close()
             raise
-        if behind:
-            log.warning("service.tenants_behind", tenants=behind, hint="run `billingwatch migrate`")
         self.registry.start()
         on_recorded = self.processor.call if self.processor else _nobody
         self.recorder = await self.open_recorder(on_recorded)
@@ -94,12 +92,15 @@ class Service:
         try:
             async with control_plane(self.control) as connection:
                 [row] = await connection.fetch(sql["backlog"], self.clock())
+                state = await fleet_state(connection)
         except (DatabaseUnavailable, asyncpg.PostgresError) as error:
             log.warning("service.gauges_incomplete", error=str(error))
             return
         metrics.backlog.set(row["events"])
         metrics.backlog_age.set(row["age"])
         metrics.dead_letters.set(row["dead_letters"])
+        for name in state.__struct_fields__:
+            metrics.tenants_not_at_head.labels(name).set(getattr(state, name))
 
 
 def _nobody(_: Iterable[int]) -> None:

@@ -13,6 +13,7 @@ from msgspec import Meta
 from billingwatch.errors import SettingsInvalid
 
 PREFIX = "BILLINGWATCH_"
+OPTION_PREFIX = "BILLINGWATCH_CLI_"  # twins of the command line's options
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +66,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     faults: list[str] = []
     known = {field.name: field for field in msgspec.structs.fields(Settings)}
     for variable, text in environ.items():
-        if not variable.startswith(PREFIX) or text == "":
+        if not variable.startswith(PREFIX) or variable.startswith(OPTION_PREFIX) or text == "":
             continue
         name = variable.removeprefix(PREFIX).lower()
         if name not in known:

@@ -13,12 +13,12 @@ import asyncpg
 import structlog
 
 from billingwatch import metrics
-from billingwatch.errors import BillingWatchError, DatabaseUnavailable
+from billingwatch.errors import BillingWatchError, DatabaseUnavailable, TenantOutdated
 from billingwatch.postgres.connections import UNAVAILABLE
 from billingwatch.postgres.statements import load_statements
 from billingwatch.settings import Settings
 from billingwatch.tenancy.lanes import Lane, Lanes, control_plane, lane_number, make_lanes
-from billingwatch.tenancy.migrate import ensure_control_plane
+from billingwatch.tenancy.migrate import ensure_control_plane, tell_fleet_state
 from billingwatch.tenancy.registry import Registry
 from billingwatch.tenancy.sealing import open_seal
 from billingwatch.visit import sql as visit_sql
@@ -114,6 +114,8 @@ class Processor:
             log.warning("worker.database_unavailable", lane=lane.number, error=str(error))
             await asyncio.sleep(POLL_SECONDS)
             return
+        except TenantOutdated:
+            return  # Costs nothing to ask again, so that it goes on as soon as the tenant is migrated; the service said at its start who is behind.
         except (asyncpg.PostgresError, BillingWatchError) as error:
             self._back_off(tenant_id)
             metrics.visit_failures.inc()
@@ -199,6 +201,7 @@ async def processing(settings: Settings, dsn: str, clock: Callable[[], datetime]
     try:
         async with control_plane(control) as connection:
             await ensure_control_plane(connection, isolation=settings.isolation, partitions=settings.partitions)
+            await tell_fleet_state(connection)
         registry = Registry(control, open_seal(settings), dsn)
         processor = Processor(control, make_lanes(settings, dsn, "work", settings.work_lanes), registry, clock)
         registry.start()

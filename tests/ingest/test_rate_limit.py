@@ -10,7 +10,14 @@ from billingwatch.ingest.rate_limit import RateLimit
 from billingwatch.tenancy.tenants import Tenant, TenantId
 
 ACME = Tenant(
-    tenant_id=TenantId(1), name="acme", schema_name="tenant_aaaaaaaaaa", mode="live", status="active", rate_limit=None, secrets=()
+    tenant_id=TenantId(1),
+    name="acme",
+    schema_name="tenant_aaaaaaaaaa",
+    revision="0001",
+    mode="live",
+    status="active",
+    rate_limit=None,
+    secrets=(),
 )
 OTHER = msgspec.structs.replace(ACME, tenant_id=TenantId(2), name="other")
 

@@ -76,6 +76,15 @@ async def test_bench_pipeline_processes_every_event_on_a_given_server(room, serv
     assert await databases(server.dsn) == set()
 
 
+def test_bench_migrate_adds_its_columns_and_loses_no_event(room, server):
+    report = run(room, "migrate", *SIZE, "--rate", "20", BILLINGWATCH_DATABASE_URL=server.dsn)
+
+    assert report["passed"]
+    assert [check["passed"] for check in report["checks"]] == [True] * 9
+    assert report["acked"] == report["stored"] > 5
+    assert all(figures(report)[key] > 0 for key in ("idle", "loaded", "nothing", "floor", "back"))
+
+
 @pytest.fixture
 def interruptible():
     """A shell ignores SIGINT for what it starts in the background, tests included, and so would their children."""

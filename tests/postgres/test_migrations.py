@@ -72,7 +72,7 @@ def definition(metadata: MetaData) -> str:
 
 def render_downgrade(plane: migrations.Plane) -> str:
     """SQL that takes a schema from head to nothing."""
-    scripts = migrations._scripts(plane)
+    scripts = migrations.scripts_of(plane)
     buffer = io.StringIO()
     context = MigrationContext.configure(dialect_name="postgresql", opts={"as_sql": True, "output_buffer": buffer, "literal_binds": True})
     with Operations.context(context):
@@ -167,7 +167,7 @@ def test_revisions_are_known_by_name_and_head_needs_nothing_more(plane):
 
 @pytest.mark.parametrize("plane", PLANES)
 def test_every_revision_says_its_phase_and_has_a_way_back(plane):
-    for script in migrations._scripts(plane).walk_revisions():
+    for script in migrations.scripts_of(plane).walk_revisions():
         assert (script.module.__doc__ or "").partition(":")[0] in {"pre", "post"}, f"{script.path}: begin the docstring with its phase"
         assert callable(script.module.downgrade)
 

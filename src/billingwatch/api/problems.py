@@ -33,6 +33,7 @@ STATUS: dict[type[errors.BillingWatchError], int] = {
     errors.BacktestFailed: 422,
     errors.RateLimited: 429,
     errors.TenantUnconfigured: 503,
+    errors.TenantOutdated: 503,
     errors.Overloaded: 503,
     errors.DatabaseUnavailable: 503,
 }

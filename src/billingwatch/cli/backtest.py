@@ -15,6 +15,7 @@ from billingwatch.detection.detector import say_amounts
 from billingwatch.detection.tuning import tuning_of
 from billingwatch.tenancy.registry import load_tenant
 from billingwatch.tenancy.scope import tenant_scope
+from billingwatch.tenancy.tenants import usable
 
 WHEN = {"both": "both", "before": "only before", "then": "only then"}
 
@@ -33,7 +34,7 @@ def backtest(tenant: str, name: str, pairs: tuple[str, ...], since: str, *, as_j
     async def work(session: Session) -> Backtest:
         found = await load_tenant(session.control, session.seal, tenant)
         thresholds = override(detector, tuning_of(found).of(detector), wanted)
-        async with tenant_scope(session.control, found, readonly=True) as scoped:
+        async with tenant_scope(session.control, usable(found), readonly=True) as scoped:
             return await run_backtest(scoped, detector, thresholds, since=begin, until=until)
 
     done = run_session(work)

@@ -15,6 +15,7 @@ from billingwatch.lab.figures import Cost, Figure, Options, Report
 from billingwatch.lab.ingest import bench_ingest
 from billingwatch.lab.latency import Latency
 from billingwatch.lab.machine import cores
+from billingwatch.lab.migrate import bench_migrate
 from billingwatch.lab.pipeline import bench_pipeline
 from billingwatch.lab.run import Say
 from billingwatch.settings import Settings, load_settings
@@ -26,7 +27,7 @@ F = TypeVar("F", bound=Callable[..., object])
 
 @click.group()
 def bench() -> None:
-    """Measure how many events a second this machine takes, and how often the detectors are right.
+    """Measure how many events a second this machine takes, how long a fleet's migration does, and how often the detectors are right.
 
     A run has its own data directory (or a database of its own on the server of BILLINGWATCH_DATABASE_URL), its own service and its own load
     process, on the loopback. It exits with 1 when an acknowledged event was lost, doubled or misplaced, whatever the speed.
@@ -71,6 +72,13 @@ def ingest(*, as_json: bool, **options: float) -> None:
 def pipeline(*, as_json: bool, **options: float) -> None:
     """Measure recording and processing together: until every event is projected and looked at."""
     _run(bench_pipeline, as_json=as_json, **options)
+
+
+@bench.command()
+@_options(200, "Offered load while the fleet is migrated, in events/s.")
+def migrate(*, as_json: bool, **options: float) -> None:
+    """Measure the fleet's migration: idle, with nothing to do, and while events are recorded and processed."""
+    _run(bench_migrate, as_json=as_json, **options)
 
 
 def _run(run: Callable[[Settings, Options, Say], Report], *, as_json: bool, **options: object) -> None:

@@ -18,6 +18,7 @@ from billingwatch.errors import InputInvalid
 from billingwatch.tenancy.detector_settings import OPERATOR, change_setting
 from billingwatch.tenancy.registry import load_tenant
 from billingwatch.tenancy.scope import tenant_scope
+from billingwatch.tenancy.tenants import usable
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -104,7 +105,7 @@ def read_pairs(pairs: tuple[str, ...]) -> dict[str, object]:
 async def _described(session: Session, tenant: str, name: str | None = None) -> list[DetectorRow]:
     found = await load_tenant(session.control, session.seal, tenant)
     tuning = tuning_of(found)
-    async with tenant_scope(session.control, found, readonly=True) as scoped:
+    async with tenant_scope(session.control, usable(found), readonly=True) as scoped:
         begun = await beginning(scoped)
     wanted = DETECTORS.values() if name is None else [find_detector(name)]
     return [describe(detector, tuning, beginning=begun, as_of=utc_now()) for detector in wanted]

@@ -37,28 +37,32 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
 async def check_database(settings: Settings, database: Database) -> None:
     """Set up an empty database, and raise for whoever starts a service what would stop it: DatabaseUnavailable, SchemaOutdated, SecretKeyUnusable."""
     open_seal(settings)
-    async with _connected(settings, database, upgrade=False):
+    async with _connected(settings, database, prepare=True):
         pass
 
 
-def run_session(work: Callable[[Session], Awaitable[T]], *, upgrade: bool = False) -> T:
-    """Open the database, run `work` with it, close it; the embedded server is stopped again if nobody else uses it."""
+def run_session(work: Callable[[Session], Awaitable[T]], *, prepare: bool = True) -> T:
+    """Open the database, run `work` with it, close it; the embedded server is stopped again if nobody else uses it.
+
+    With `prepare` an empty database is set up, and one of another release is refused: SchemaOutdated.
+    """
     settings = load_settings()
     with open_database(settings) as database:
 
         async def run() -> T:
-            async with _connected(settings, database, upgrade=upgrade) as session:
+            async with _connected(settings, database, prepare=prepare) as session:
                 return await work(session)
 
         return asyncio.run(run())
 
 
 @asynccontextmanager
-async def _connected(settings: Settings, database: Database, *, upgrade: bool) -> AsyncIterator[Session]:
+async def _connected(settings: Settings, database: Database, *, prepare: bool) -> AsyncIterator[Session]:
     connection = await open_connection(database.dsn, "billingwatch cli", statement_timeout=3600)
     try:
         control = ControlConnection(connection)
-        await ensure_control_plane(control, isolation=settings.isolation, partitions=settings.partitions, upgrade=upgrade)
+        if prepare:
+            await ensure_control_plane(control, isolation=settings.isolation, partitions=settings.partitions)
         yield Session(settings=settings, database=database, control=control)
     finally:
         await connection.close()

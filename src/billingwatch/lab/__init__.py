@@ -7,5 +7,5 @@ acknowledged with what is stored. A figure without its floor says more about the
     wire     load      one connection; one phase        fleet    run       the tenants; phases and their costs
     load_process       the process that posts           floors   idle      flat table; HTTP that does nothing
     latency  machine   percentiles; CPU and memory      verify   backlog   what is stored; what waits
-    ingest   pipeline  the two benchmarks               figures            what they report
+    ingest   pipeline  migrate: the benchmarks          figures            what they report
 """

@@ -196,3 +196,14 @@ audit_log = Table(
     Index("audit_log_tenant_id_audit_id_idx", "tenant_id", "audit_id"),
     comment="Who changed what; only ever added to",
 )
+
+migration_failures = Table(
+    "migration_failures",
+    metadata,
+    _tenant_id(),
+    Column("wanted", Text, nullable=False, comment="The revision that the tenant did not reach"),
+    Column("error", Text, nullable=False),
+    Column("failed_at", Instant, nullable=False, server_default=now),
+    PrimaryKeyConstraint("tenant_id", name="migration_failures_pkey"),
+    comment="Tenants whose last migration failed; gone once one succeeds",
+)

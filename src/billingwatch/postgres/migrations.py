@@ -1,13 +1,17 @@
 """Migrations: Alembic revisions rendered to SQL text once, to be replayed over any number of schemas.
 
 `schema/control` and `schema/tenant` are Alembic lines; `schema/views` holds the analysts' views, created after the last revision.
+
+A revision may say `online = True` when it cannot be rendered: it reads data, or does what no transaction can (CREATE INDEX CONCURRENTLY).
+Alembic then runs its `upgrade` and `downgrade` for each tenant, connected to that tenant's schema alone; since a run can die between such a
+revision and its bookkeeping, both must bear being repeated. Its `upgrade_empty` is what a new schema gets instead, and can be rendered.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -20,9 +24,13 @@ from billingwatch.postgres.shared_plane import SharedImpl, SharedPlane
 
 Plane = Literal["control", "tenant"]
 
+other_root: Path | None = None  # see revisions.schema_at
+
 
 def schema_root() -> Path:
     """`schema/`: inside the package when installed from a wheel, beside `src/` in a checkout."""
+    if other_root is not None:
+        return other_root
     packaged = Path(__file__).parents[1] / "schema"
     return packaged if packaged.is_dir() else Path(__file__).parents[3] / "schema"
 
@@ -30,7 +38,7 @@ def schema_root() -> Path:
 @cache
 def head(plane: Plane) -> str:
     """The newest revision of a plane's line."""
-    revision = _scripts(plane).get_current_head()
+    revision = scripts_of(plane).get_current_head()
     if revision is None:
         message = f"schema/{plane} has no revision"
         raise LookupError(message)
@@ -43,24 +51,32 @@ def render_upgrade(plane: Plane, revision: str | None = None, shared: SharedPlan
 
     Tenant SQL uses unqualified names alone, so the text is the same for every tenant. With `shared` it is for the one schema of all tenants.
     """
-    scripts = _scripts(plane)
+    scripts = scripts_of(plane)
     if revision == head(plane):
         return ""
-    steps = list(scripts.iterate_revisions("head", revision or "base"))
+    steps = [step.module for step in scripts.iterate_revisions("head", revision or "base")]
+    if revision is None:
+        operations = [step.upgrade_empty if getattr(step, "online", False) else step.upgrade for step in reversed(steps)]
+        return render(*operations, shared=shared)
+    return render(*(step.upgrade for step in reversed(steps)), shared=shared)
+
+
+def render(*operations: Callable[[], None], shared: SharedPlane | None = None) -> str:
+    """SQL of what `operations` do with Alembic's `op`."""
     buffer = io.StringIO()
     options = {"as_sql": True, "output_buffer": buffer, "literal_binds": True, "target_metadata": None}
     context = MigrationContext.configure(dialect_name="postgresql", opts=options)
     if shared is not None:
         context.impl = SharedImpl(context, shared, buffer, options)
     with Operations.context(context):
-        for step in reversed(steps):
-            step.module.upgrade()
+        for operation in operations:
+            operation()
     return buffer.getvalue()
 
 
 def known_revision(plane: Plane, revision: str) -> bool:
     """Whether this release carries `revision`; a newer release's is not known."""
-    return any(script.revision == revision for script in _scripts(plane).walk_revisions())
+    return any(script.revision == revision for script in scripts_of(plane).walk_revisions())
 
 
 @cache
@@ -82,9 +98,19 @@ def render_views() -> str:
 
 
 @cache
-def render_shared_views() -> str:
+def render_shared_views(*, possible: bool = False) -> str:
     """The same for the schema of all tenants: who reads a view sees what the tables' policies let them see."""
-    return render_views() + "".join(f"\nALTER VIEW {name} SET (security_invoker = true);" for name in views())
+    made = render_possible_views() if possible else render_views()
+    return made + "".join(f"\nALTER VIEW IF EXISTS {name} SET (security_invoker = true);" for name in views())
+
+
+@cache
+def render_possible_views() -> str:
+    """SQL that creates those views for which a tenant schema has the columns."""
+    return "\n".join(
+        f"DO $possible$ BEGIN EXECUTE $view$ {view} $view$; EXCEPTION WHEN undefined_column OR undefined_table THEN NULL; END $possible$;"
+        for view in views().values()
+    )
 
 
 @cache
@@ -93,5 +119,6 @@ def views_digest() -> str:
 
 
 @cache
-def _scripts(plane: Plane) -> ScriptDirectory:
+def scripts_of(plane: Plane) -> ScriptDirectory:
+    """The revisions of a plane, as Alembic reads them."""
     return ScriptDirectory(str(schema_root() / plane))

@@ -17,7 +17,7 @@ from billingwatch.errors import DatabaseUnavailable
 from billingwatch.postgres.connections import UNAVAILABLE, ControlConnection, TenantConnection, discard, open_connection
 from billingwatch.settings import Settings
 from billingwatch.tenancy.scope import tenant_scope
-from billingwatch.tenancy.tenants import Tenant
+from billingwatch.tenancy.tenants import Tenant, usable
 
 log = structlog.get_logger()
 
@@ -72,7 +72,8 @@ class Lane:
 
     @asynccontextmanager
     async def scope(self, tenant: Tenant, *, readonly: bool = False) -> AsyncIterator[TenantConnection]:
-        """One transaction among the tenant's rows on this lane."""
+        """One transaction among the tenant's rows on this lane. TenantOutdated when the code of this release cannot use the schema."""
+        usable(tenant)
         async with self.hold() as connection, tenant_scope(connection, tenant, readonly=readonly) as scoped:
             self.touched([tenant.schema_name])
             yield scoped

@@ -147,6 +147,7 @@ def tenant_from_row(row: asyncpg.Record, seal: Seal) -> Tenant:
         tenant_id=TenantId(row["tenant_id"]),
         name=row["name"],
         schema_name=row["schema_name"],
+        revision=row["revision"],
         mode=row["mode"],
         status=row["status"],
         rate_limit=row["rate_limit"],

@@ -1,6 +1,6 @@
 -- find_tenant --
 -- By whichever is given, each through its index: $1 hash of a webhook token, $2 hash of an API key, $3 id, $4 name.
-SELECT t.tenant_id, t.name, t.schema_name, t.mode, t.status, t.rate_limit,
+SELECT t.tenant_id, t.name, t.schema_name, t.revision, t.mode, t.status, t.rate_limit,
        ARRAY(SELECT s.ciphertext FROM control.signing_secrets AS s WHERE s.tenant_id = t.tenant_id ORDER BY s.secret_id DESC) AS ciphertexts,
        (SELECT jsonb_agg(jsonb_build_object('detector', d.detector, 'active', d.active, 'thresholds', d.thresholds::text) ORDER BY d.detector)
         FROM control.detector_settings AS d WHERE d.tenant_id = t.tenant_id) AS detector_settings,

@@ -8,6 +8,7 @@ import msgspec
 from billingwatch.errors import IsolationMismatch, RowIsolationNotPermitted, SchemaOutdated
 from billingwatch.postgres import migrations
 from billingwatch.postgres.connections import ControlConnection
+from billingwatch.postgres.revisions import shared_way
 from billingwatch.postgres.shared_plane import SharedPlane
 from billingwatch.postgres.statements import load_statements
 from billingwatch.tenancy.analysts import let_read
@@ -15,7 +16,8 @@ from billingwatch.tenancy.isolation import Isolation, checked_schema_name, new_s
 
 sql = load_statements(__file__, "shared.sql")
 
-LOCK_TIMEOUT = "2s"  # a schema whose tables are held longer is left for the next run
+LOCK_TIMEOUT = "200ms"  # whoever comes to a table while a migration waits for it has to wait as well
+REBUILD = ""  # a digest of views that no release has
 
 
 class SharedSchema(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,23 +84,28 @@ async def settle_functions(control: ControlConnection) -> None:
         await _own_functions(control, shared.plane)
 
 
-async def migrate_shared(control: ControlConnection, shared: SharedSchema) -> None:
-    """Bring the schema of all tenants to head, in one transaction; it is one unit, so there is no tenant that is behind."""
+async def migrate_shared(control: ControlConnection, shared: SharedSchema, *, back: bool = False) -> None:
+    """Bring the schema of all tenants to head, or with `back` to the revision before it, in one transaction. SchemaOutdated."""
     plane = shared.plane
     async with control.transaction():
         row = await control.fetchrow(sql["claim_shared"])
         if row is None or not migrations.known_revision("tenant", row["revision"]):
             raise SchemaOutdated(reason="the tenants' schema is at a revision that this release does not know", hint="run a newer release")
-        if (row["revision"], row["views_digest"]) == (migrations.head("tenant"), migrations.views_digest()):
+        digest = REBUILD if back else migrations.views_digest()
+        try:
+            step = shared_way(row["revision"], plane, back=back)
+        except LookupError as error:
+            raise SchemaOutdated(reason=str(error), hint="revisions that are run online are for schemas of their own") from error
+        if (row["revision"], row["views_digest"]) == (step.to, digest):
             return
         # As the operator, its statements work on the rows of all tenants.
         await control.execute(
             f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; SET LOCAL billingwatch.operator = 'on'; SET LOCAL search_path = {plane.schema_name};\n"
-            f"{migrations.render_drop_views()}\n{migrations.render_upgrade('tenant', row['revision'], plane)}\n"
-            f"{migrations.render_shared_views()};\nSET LOCAL search_path = pg_catalog"
+            f"{migrations.render_drop_views()}\n{step.text}\n{migrations.render_shared_views(possible=back)};\nSET LOCAL search_path = pg_catalog"
         )
         await let_read(control, plane.schema_name, [plane.analysts_role, plane.scope_role])
-        await control.execute(sql["set_revision"], migrations.head("tenant"), migrations.views_digest())
+        await control.execute(sql["set_revision"], step.to, digest)
+        await control.execute(sql["announce_all"])
 
 
 async def _own_functions(control: ControlConnection, plane: SharedPlane) -> None:

@@ -10,7 +10,8 @@ from typing import Literal, NewType
 
 import msgspec
 
-from billingwatch.errors import SecretInvalid, TenantNameInvalid
+from billingwatch.errors import SecretInvalid, TenantNameInvalid, TenantOutdated
+from billingwatch.postgres.revisions import outdated
 
 TenantId = NewType("TenantId", int)
 Mode = Literal["live", "test"]
@@ -55,6 +56,7 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     tenant_id: TenantId
     name: str
     schema_name: str
+    revision: str
     mode: Mode
     status: Status
     rate_limit: int | None
@@ -64,6 +66,13 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"Tenant({self.tenant_id}, {self.name!r}, {self.schema_name})"
+
+
+def usable(tenant: Tenant) -> Tenant:
+    """The tenant, whose tables this release's code can use; TenantOutdated."""
+    if outdated(tenant.revision):
+        raise TenantOutdated(revision=tenant.revision)
+    return tenant
 
 
 def checked_name(name: str) -> str:

@@ -1,0 +1,157 @@
+"""Between releases: a tenant one revision behind is served as ever, and one that is older loses no event."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+from structlog.testing import capture_logs
+
+from billingwatch.clock import utc_now
+from billingwatch.errors import TenantOutdated
+from billingwatch.postgres import migrations, revisions
+from billingwatch.replay import Replay
+from billingwatch.settings import Settings
+from billingwatch.simulate.incidents.registry import INCIDENTS
+from billingwatch.simulate.incidents.scenes import Incident
+from billingwatch.simulate.payloads import charge_event_payloads
+from billingwatch.simulate.profiles import PROFILES
+from billingwatch.simulate.stream import body, simulate
+from billingwatch.tenancy.fleet import Options, migrate_fleet
+from billingwatch.tenancy.provision import Provisioned
+from billingwatch.tenancy.registry import load_tenant
+from billingwatch.tenancy.scope import tenant_scope
+from billingwatch.tenancy.tenants import Tenant
+
+from .conftest import bearer, post, running
+
+Acme = tuple[Tenant, Provisioned]
+COLUMN = "ALTER TABLE events ADD COLUMN note text; ALTER TABLE charges ADD COLUMN note text"
+BACK = "ALTER TABLE events DROP COLUMN note; ALTER TABLE charges DROP COLUMN note"
+
+
+def charges(count: int, *, seed: int) -> list[bytes]:
+    return list(charge_event_payloads(count, seed=seed, created=int(time.time())))
+
+
+@pytest.fixture
+def projected(control: Any, acme: Acme) -> Callable[[int], Awaitable[None]]:
+    """Wait until the tenant has so many charges, and no event waits."""
+
+    async def wait(count: int) -> None:
+        deadline = time.monotonic() + 20
+        found: tuple[int, int] | None = None
+        while found != (count, 0):
+            assert time.monotonic() < deadline, f"{found}: charges, waiting events"
+            found = (
+                await control.fetchval(f"SELECT count(*) FROM {acme[0].schema_name}.charges"),
+                await control.fetchval("SELECT count(*) FROM control.pending_events"),
+            )
+
+    return wait
+
+
+async def test_a_tenant_one_revision_behind_is_recorded_processed_and_read_before_and_after_its_migration(
+    control: Any, database: str, acme: Acme, release: Any, settings: Settings, projected: Any
+) -> None:
+    release.add("tenant", COLUMN)
+    _, made = acme
+    first, second = charges(2, seed=1)
+
+    with capture_logs() as logs, running(settings) as url:
+        async with httpx.AsyncClient(base_url=url, timeout=30) as http:
+            answers = [await post(http, made.webhook_token, first)]
+            await projected(1)
+            before = await http.get("/anomalies", headers=bearer(made))
+            metrics = (await http.get("/metrics")).text
+            outcome = await migrate_fleet(control, database, Options())
+            answers.append(await post(http, made.webhook_token, second))
+            await projected(2)
+            after = await http.get("/anomalies", headers=bearer(made))
+            metrics_after = (await http.get("/metrics")).text
+
+    assert [answer.status_code for answer in (*answers, before, after)] == [200] * 4
+    assert outcome.failed == []
+    assert [(line["event"], line["tenants"]) for line in logs if line["event"].startswith("tenancy.")] == [("tenancy.tenants_behind", 1)]
+    assert not [line for line in logs if line["event"] == "worker.visit_failed"]
+    assert 'billingwatch_tenants_not_at_head{state="behind"} 1.0' in metrics
+    assert 'billingwatch_tenants_not_at_head{state="behind"} 0.0' in metrics_after
+
+
+async def test_a_process_of_the_release_before_runs_on_when_its_tenants_have_been_migrated(
+    control: Any, acme: Acme, settings: Settings, projected: Any
+) -> None:
+    tenant, made = acme
+    async with tenant_scope(control, tenant) as scoped:
+        await scoped.execute(COLUMN)
+    await control.execute("UPDATE control.tenants SET revision = 'of a newer release'")
+
+    with capture_logs() as logs, running(settings) as url:
+        async with httpx.AsyncClient(base_url=url, timeout=30) as http:
+            answer = await post(http, made.webhook_token, charges(1, seed=1)[0])
+            await projected(1)
+            read = await http.get("/anomalies", headers=bearer(made))
+
+    assert (answer.status_code, read.status_code) == (200, 200)
+    assert [line["event"] for line in logs if line["event"].startswith("tenancy.")] == ["tenancy.tenants_newer"]
+
+
+async def test_the_events_of_a_tenant_that_is_too_old_are_recorded_and_processed_once_it_is_migrated(
+    control: Any, database: str, acme: Acme, settings: Settings, projected: Any
+) -> None:
+    tenant, made = acme
+    await migrate_fleet(control, database, Options(back=True))
+    assert revisions.outdated(await control.fetchval("SELECT revision FROM control.tenants"))
+
+    with capture_logs() as logs, running(settings) as url:
+        async with httpx.AsyncClient(base_url=url, timeout=30) as http:
+            answers = [await post(http, made.webhook_token, payload) for payload in charges(3, seed=1)]
+            refused = await http.get("/anomalies", headers=bearer(made))
+            waiting = await control.fetchval("SELECT count(*) FROM control.pending_events")
+            metrics = (await http.get("/metrics")).text
+            await migrate_fleet(control, database, Options())
+            await projected(3)
+            read = await http.get("/anomalies", headers=bearer(made))
+
+    assert [answer.status_code for answer in answers] == [200] * 3
+    assert (refused.status_code, read.status_code) == (503, 200)
+    assert refused.headers["retry-after"]
+    assert "too old for this release" in refused.json()["detail"]
+    assert waiting == 3
+    assert 'billingwatch_tenants_not_at_head{state="outdated"} 1.0' in metrics
+    assert [(line["event"], line["tenants"]) for line in logs if line["event"].startswith("tenancy.")] == [("tenancy.tenants_outdated", 1)]
+    assert await control.fetchval(f"SELECT count(*) FROM {tenant.schema_name}.events") == 3
+
+
+async def test_a_command_says_that_a_tenant_is_too_old_and_what_to_do(control: Any, database: str, acme: Acme, seal: Any) -> None:
+    await migrate_fleet(control, database, Options(back=True))
+    tenant = await load_tenant(control, seal, "acme")
+
+    with pytest.raises(TenantOutdated, match="revision 0001, too old for this release") as raised:
+        await Replay(database, tenant, utc_now).run(charges(1, seed=1))
+
+    assert raised.value.hint == "run `billingwatch migrate`"
+
+
+async def test_a_months_events_are_processed_at_the_oldest_revision_that_is_supported(
+    control: Any, database: str, acme: Acme, release: Any, seal: Any
+) -> None:
+    if migrations.head("tenant") == revisions.OLDEST:  # so that there is one before the head
+        release.add("tenant", COLUMN, back=BACK)
+        await migrate_fleet(control, database, Options())
+    await migrate_fleet(control, database, Options(back=True))
+    tenant = await load_tenant(control, seal, "acme")
+    incidents = [Incident(name=name, strength=1.0) for name in INCIDENTS]
+    events, _ = simulate(seed=5, start=datetime(2026, 1, 1, tzinfo=UTC), days=28, profile=PROFILES["saas"], incidents=incidents)
+    bodies = [body(event) for event in events]
+
+    done = await Replay(database, tenant, lambda: datetime(2026, 2, 1, tzinfo=UTC)).run(bodies)
+
+    assert tenant.revision == revisions.OLDEST
+    assert (done.processed, done.dead, done.refused) == (len(bodies), 0, [])
+    detectors = await control.fetch(f"SELECT DISTINCT detector FROM {tenant.schema_name}.anomalies")
+    assert len(detectors) >= 10
