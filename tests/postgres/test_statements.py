@@ -13,7 +13,7 @@ from billingwatch.postgres.statements import load_statements
 
 SOURCES = Path(billingwatch.__file__).parent
 # The lab measures in a database of its own, beside the product's tables.
-FILES = sorted(path for path in SOURCES.rglob("*.sql") if "lab" not in path.parts)
+FILES = sorted(path for path in SOURCES.rglob("*.sql") if "lab" not in path.relative_to(SOURCES).parts)
 STATEMENTS = {f"{path.relative_to(SOURCES)}:{name}": text for path in FILES for name, text in load_statements(str(path), path.name).items()}
 VIEWS = {f"views/{name}": text for name, text in migrations.views().items()}
 COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)

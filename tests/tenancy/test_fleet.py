@@ -508,7 +508,7 @@ async def test_the_control_planes_last_revision_can_be_taken_back_and_taken_agai
     outcome = await migrate()
 
     assert (outcome.control_from, outcome.control_to) == (revision, migrations.head("control"))
-    assert down < before
+    assert down != before
     assert await catalog(control, "control") == before
 
 
