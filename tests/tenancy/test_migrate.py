@@ -18,6 +18,8 @@ from billingwatch.tenancy import migrate as migrate_module
 from billingwatch.tenancy.migrate import Migrated, count_tenants_behind, ensure_control_plane, migrate_tenants
 from billingwatch.tenancy.scope import tenant_scope
 
+pytestmark = pytest.mark.schema_isolation  # what migrates the schema of all tenants is in test_row_isolation.py
+
 REVISION = '''"""pre: made for a test."""
 from alembic import op
 

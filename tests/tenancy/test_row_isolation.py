@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
 import asyncpg
 import pytest
 
-from billingwatch.errors import IsolationMismatch
+from billingwatch.errors import IsolationMismatch, RowIsolationNotPermitted
 from billingwatch.ingest.recorder import record_events
+from billingwatch.postgres import migrations
+from billingwatch.postgres.connections import ControlConnection, open_connection
 from billingwatch.postgres.tenant_plane import metadata
-from billingwatch.tenancy.analysts import analyst_dsn, create_analyst, revoke_analyst
-from billingwatch.tenancy.migrate import ensure_control_plane
+from billingwatch.tenancy.analysts import analyst_dsn, create_analyst, revoke_analyst, scram_verifier
+from billingwatch.tenancy.migrate import Migrated, count_tenants_behind, ensure_control_plane, migrate_tenants
+from billingwatch.tenancy.provision import provision
+from billingwatch.tenancy.registry import load_tenant
 from billingwatch.tenancy.scope import tenant_scope
+from billingwatch.tenancy.tenants import Tenant
 
 pytestmark = pytest.mark.parametrize("isolation", ["row"], indirect=True, scope="module")
 
@@ -19,6 +29,46 @@ ADD_FOR = (
     "INSERT INTO customers (tenant_id, customer_id, deleted, created_at, updated_at, event_id, version)"
     " VALUES ($1, 'cus_1', false, now(), now(), 'evt_1', '1')"
 )
+REVISION = '''"""pre: made for a test."""
+import sqlalchemy as sa
+from alembic import op
+
+revision = "{revision}"
+down_revision = "{down}"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    {operations}
+'''
+BEFORE = migrations.head("tenant")  # what the revision that a test adds comes after
+INITIALISED = "SELECT to_regclass('control.isolation') IS NOT NULL"
+
+
+@pytest.fixture
+def release(monkeypatch, tmp_path) -> Iterator[Callable[..., str]]:
+    """Makes the next release: this one's schema/ with one revision more."""
+    root = tmp_path / "schema"
+    shutil.copytree(migrations.schema_root(), root, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(migrations, "schema_root", lambda: root)
+    cached = [found for found in vars(migrations).values() if hasattr(found, "cache_clear")]
+
+    def forget() -> None:
+        for function in cached:
+            function.cache_clear()
+
+    def add(plane: migrations.Plane, *operations: str) -> str:
+        down = migrations.head(plane)
+        revision = f"{int(down) + 1:04}"
+        text = REVISION.format(revision=revision, down=down, operations="\n    ".join(operations))
+        (root / plane / "versions" / f"{revision}_test.py").write_text(text)
+        forget()
+        return revision
+
+    forget()
+    yield add
+    forget()
 
 
 @pytest.fixture
@@ -180,3 +230,168 @@ async def test_a_database_keeps_the_isolation_it_was_set_up_with(control):
     assert refused.value.hint is not None
     assert refused.value.hint.startswith("set BILLINGWATCH_ISOLATION=row")
     await ensure_control_plane(control, isolation="row")
+
+
+class Service:
+    """A service whose role is no superuser: it may make roles and schemas, in a database of another role."""
+
+    def __init__(self, control: ControlConnection, connect: Callable[[], Awaitable[asyncpg.Connection]]) -> None:
+        self.control = control
+        self.connect = connect
+
+
+@pytest.fixture
+async def role(database) -> AsyncIterator[tuple[str, str]]:
+    """Name and DSN of such a role, with an empty database of its own."""
+    admin = await asyncpg.connect(database)
+    name = f"service_{uuid.uuid4().hex[:12]}"
+    await admin.execute(f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY file_copy")
+    await admin.execute(f"CREATE ROLE {name} LOGIN CREATEROLE PASSWORD '{scram_verifier(name, os.urandom(16))}'")
+    await admin.execute(f"GRANT CREATE ON DATABASE {name} TO {name}")
+    yield name, analyst_dsn(database.rpartition("/")[0] + f"/{name}", name, name)
+    superuser = await asyncpg.connect(database.rpartition("/")[0] + f"/{name}")
+    shared = await superuser.fetchval("SELECT schema_name FROM control.isolation") if await superuser.fetchval(INITIALISED) else None
+    await superuser.close()
+    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    for each in [f"{shared}{suffix}" for suffix in ("", "_recorder", "_analysts") if shared] + [name]:
+        await admin.execute(f"DROP ROLE {each}")
+    await admin.close()
+
+
+@pytest.fixture
+async def service(role) -> AsyncIterator[Service]:
+    opened: list[asyncpg.Connection] = []
+
+    async def connect() -> asyncpg.Connection:
+        opened.append(await open_connection(role[1], "tests service"))
+        return opened[-1]
+
+    control = ControlConnection(await connect())
+    await ensure_control_plane(control, isolation="row")
+    yield Service(control, connect)
+    for connection in opened:
+        await connection.close()
+
+
+@pytest.fixture
+async def watched(service, seal) -> list[Tenant]:
+    """Two tenants of that service with a customer each."""
+    tenants = []
+    for name in ("one", "other"):
+        await provision(service.control, seal, name)
+        tenants.append(await load_tenant(service.control, seal, name))
+        async with tenant_scope(service.control, tenants[-1]) as scoped:
+            await scoped.execute(ADD, "cus_1", name)
+    return tenants
+
+
+async def test_the_owner_of_the_tables_sees_no_row_outside_a_scope_unless_it_says_so(service, watched):
+    customers = f"{watched[0].schema_name}.customers"
+
+    unsaid = await service.control.fetchval(f"SELECT count(*) FROM {customers}")
+    async with service.control.transaction():
+        await service.control.execute("SET LOCAL billingwatch.operator = 'on'")
+        said = await service.control.fetchval(f"SELECT count(*) FROM {customers}")
+
+    assert (unsaid, said) == (0, 2)
+    assert not await service.control.fetchval("SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user")
+
+
+async def test_a_service_that_is_no_superuser_records_and_inherits_nothing_from_the_recorder(service, watched, make_delivery):
+    deliveries = [make_delivery(tenant, "evt_1") for tenant in watched]
+
+    recorded = await record_events(service.control, deliveries)
+
+    assert recorded == [True, True]
+    assert await service.control.fetchval(f"SELECT count(*) FROM {watched[0].schema_name}.events") == 0
+    assert not await service.control.fetchval("SELECT pg_has_role(current_user, $1::text, 'USAGE')", f"{watched[0].schema_name}_recorder")
+    for tenant in watched:
+        async with tenant_scope(service.control, tenant) as scoped:
+            assert await scoped.fetchval("SELECT count(*) FROM events") == 1
+
+
+async def test_a_backfill_reaches_the_rows_of_every_tenant_and_the_tenants_come_to_head_together(service, watched, release):
+    revision = release(
+        "tenant", "op.add_column('customers', sa.Column('nickname', sa.Text()))", "op.execute('UPDATE customers SET nickname = name')"
+    )
+
+    behind = await count_tenants_behind(service.control)
+    done = [one async for one in migrate_tenants(service.control)]
+
+    assert behind == 2
+    assert done == [Migrated(name=watched[0].schema_name, from_revision=BEFORE, error=None)]
+    assert await count_tenants_behind(service.control) == 0
+    assert [one async for one in migrate_tenants(service.control)] == []
+    assert await service.control.fetch("SELECT DISTINCT revision FROM control.tenants UNION SELECT revision FROM control.isolation") == [
+        (revision,)
+    ]
+    assert await service.control.fetchval("SELECT current_setting('billingwatch.operator', true)") in {None, ""}
+    for tenant in watched:
+        async with tenant_scope(service.control, tenant) as scoped:
+            assert await scoped.fetchval("SELECT nickname FROM customers") == tenant.name
+
+
+async def test_a_table_that_a_later_revision_makes_is_shared_and_guarded_like_the_first(service, watched, release):
+    release(
+        "tenant",
+        "op.create_table('channels', sa.Column('channel_id', sa.Integer(), nullable=False), sa.Column('kind', sa.Text()),"
+        " sa.Column('address', sa.Text()), sa.PrimaryKeyConstraint('channel_id', name='channels_pkey'))",
+        "op.create_unique_constraint('channels_kind_address_key', 'channels', ['kind', 'address'])",
+        "op.create_index('channels_kind_idx', 'channels', ['kind', sa.text('lower(address)')], postgresql_where=sa.text('kind IS NOT NULL'))",
+    )
+
+    done = [one.error async for one in migrate_tenants(service.control)]
+    for tenant in watched:
+        async with tenant_scope(service.control, tenant) as scoped:
+            await scoped.execute("INSERT INTO channels (channel_id, kind, address) VALUES (1, 'email', 'ada@example')")
+            assert await scoped.fetchval("SELECT count(*) FROM channels") == 1
+    indexes = await service.control.fetch(
+        "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = $1 AND tablename = 'channels' ORDER BY indexname",
+        watched[0].schema_name,
+    )
+
+    assert done == [None]
+    assert {row["indexname"]: row["indexdef"].partition("USING btree ")[2] for row in indexes} == {
+        "channels_kind_address_key": "(tenant_id, kind, address)",
+        "channels_kind_idx": "(tenant_id, kind, lower(address)) WHERE (kind IS NOT NULL)",
+        "channels_pkey": "(tenant_id, channel_id)",
+    }
+
+
+async def test_a_migration_that_fails_is_reported_and_leaves_every_tenant_where_it_was(service, watched, release):
+    release("tenant", "op.add_column('customers', sa.Column('nickname', sa.Text()))", "op.execute('SELECT 1 / 0')")
+
+    done = [one async for one in migrate_tenants(service.control)]
+
+    assert [(one.name, one.error) for one in done] == [(watched[0].schema_name, "division by zero")]
+    assert await service.control.fetch("SELECT DISTINCT revision FROM control.tenants UNION SELECT revision FROM control.isolation") == [
+        (BEFORE,)
+    ]
+    async with tenant_scope(service.control, watched[0]) as scoped:
+        assert await scoped.fetchval("SELECT count(*) FROM anomalies_open") == 0
+
+
+async def test_a_revision_of_the_control_plane_may_replace_how_events_are_recorded(service, watched, release, make_delivery):
+    first = next((migrations.schema_root() / "control" / "versions").glob("0001_*.py"))
+    release(
+        "control",
+        f"import runpy; text = runpy.run_path({str(first)!r})['RECORD_EVENTS']",
+        "op.execute(text.replace('CREATE', 'CREATE OR REPLACE', 1))",
+    )
+
+    await ensure_control_plane(service.control, isolation="row", upgrade=True)
+
+    assert await record_events(service.control, [make_delivery(tenant, "evt_1") for tenant in watched]) == [True, True]
+
+
+async def test_a_service_that_may_not_make_roles_sets_nothing_up(role, database):
+    admin = await asyncpg.connect(database)
+    await admin.execute(f"ALTER ROLE {role[0]} NOCREATEROLE")
+    await admin.close()
+    connection = await open_connection(role[1], "tests service")
+
+    with pytest.raises(RowIsolationNotPermitted, match="permission denied to create role"):
+        await ensure_control_plane(ControlConnection(connection), isolation="row")
+
+    assert not await connection.fetchval(INITIALISED)
+    await connection.close()
