@@ -33,7 +33,7 @@ from billingwatch.tenancy.tenants import Tenant
 SECRET = "whsec_test_secret_of_the_first_tenant"
 UNSAFE_AND_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-ISOLATION = "BILLINGWATCH_TEST_ISOLATION"  # environment: runs the database tests in this isolation alone
+ISOLATION = "TEST_ISOLATION"  # environment: runs the database tests in this isolation alone
 SHARED = "TESTS_OF_BILLINGWATCH"  # environment of a run's worker processes: the data directory of the server that they share
 ROOM = 2 * 1024**3  # bytes; a clone is 8 MB, and a test has one at a time
 

@@ -193,6 +193,7 @@ async def test_killed_connections_cost_no_event_and_double_none(make_processor, 
     assert await control.fetchval("SELECT count(*) FROM control.dead_letters") == 0
 
 
+@pytest.mark.schema_isolation
 async def test_a_tenant_whose_visits_fail_waits_and_the_others_go_on(
     make_processor, provision_tenant, record, pending, customers, control, monkeypatch
 ):
@@ -227,6 +228,7 @@ async def has(customers, tenant: Tenant, expected: list[str]) -> bool:
     return await customers(tenant) == expected
 
 
+@pytest.mark.schema_isolation
 async def test_what_is_pending_for_a_tenant_that_is_gone_is_forgotten(make_processor, tenant, record, pending, control):
     await record(tenant, "evt_1")
     await control.execute(f"DROP SCHEMA {tenant.schema_name} CASCADE; DELETE FROM control.tenants")

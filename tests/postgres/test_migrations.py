@@ -94,6 +94,7 @@ async def test_the_control_planes_revisions_build_what_its_tables_say(empty, con
     assert migrated == defined
 
 
+@pytest.mark.schema_isolation
 async def test_the_tenant_planes_revisions_build_what_its_tables_say(empty, control, tenant):
     await empty.execute(
         f"CREATE SCHEMA {tenant.schema_name}; SET search_path = {tenant.schema_name}; {definition(tenant_plane.metadata)}; RESET search_path"
@@ -105,6 +106,7 @@ async def test_the_tenant_planes_revisions_build_what_its_tables_say(empty, cont
     assert migrated == defined
 
 
+@pytest.mark.schema_isolation
 @pytest.mark.parametrize("plane", PLANES)
 async def test_alembic_would_write_no_further_revision(database, tenant, plane):
     path = tenant.schema_name if plane == "tenant" else "pg_catalog"
@@ -141,6 +143,7 @@ async def test_the_control_plane_can_be_taken_back_to_nothing_and_built_again(em
     assert await empty.fetchval("SELECT count(*) FROM control.tenants") == 0
 
 
+@pytest.mark.schema_isolation
 async def test_a_tenants_tables_can_be_taken_back_to_nothing_and_built_again(control, tenant):
     left = "SELECT count(*) FROM pg_class WHERE relnamespace = $1::text::regnamespace"
     before = await control.fetchval(left, tenant.schema_name)

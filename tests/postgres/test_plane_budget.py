@@ -30,6 +30,7 @@ def test_the_budget_is_the_one_that_was_measured():
     assert (TABLES_MAX, INDEXES_MAX) == (12, 22)
 
 
+@pytest.mark.schema_isolation
 async def test_a_tenants_schema_holds_tables_indexes_and_views_alone(control, tenant):
     owned = {
         "sequences and other relations": "SELECT relname FROM pg_class WHERE relnamespace = $1::text::regnamespace AND relkind NOT IN ('r', 'i', 'v')",

@@ -28,8 +28,10 @@ from billingwatch.tenancy.analysts import (
     secure_database,
     sql,
 )
+from billingwatch.tenancy.isolation import Isolation
 from billingwatch.tenancy.migrate import ensure_control_plane
 from billingwatch.tenancy.provision import Provisioned, provision
+from billingwatch.tenancy.scope import tenant_scope
 from billingwatch.tenancy.sealing import Seal
 from billingwatch.tenancy.tenants import Tenant
 
@@ -93,11 +95,12 @@ async def analyst(acme: Tenant, create: CreateAnalyst, connect_as: ConnectAs) ->
 
 
 async def add_customer(control: ControlConnection, tenant: Tenant, email: str) -> None:
-    await control.execute(
-        f"INSERT INTO {tenant.schema_name}.customers (customer_id, email, deleted, created_at, updated_at, event_id, version)"
-        " VALUES ('cus_1', $1, false, now(), now(), 'evt_1', '1')",
-        email,
-    )
+    async with tenant_scope(control, tenant) as scoped:
+        await scoped.execute(
+            "INSERT INTO customers (customer_id, email, deleted, created_at, updated_at, event_id, version)"
+            " VALUES ('cus_1', $1, false, now(), now(), 'evt_1', '1')",
+            email,
+        )
 
 
 async def test_each_analyst_sees_its_own_rows_with_the_same_statement(
@@ -135,6 +138,7 @@ async def test_an_analyst_reads_the_tables_and_views_and_nothing_else(
     assert set(ANALYST_TABLES) <= set(tenant_plane.metadata.tables)
 
 
+@pytest.mark.schema_isolation
 async def test_neither_of_two_analysts_reads_the_others_schema(
     acme: Tenant, globex: Tenant, create: CreateAnalyst, connect_as: ConnectAs
 ) -> None:
@@ -430,7 +434,7 @@ class Service:
 
 
 @pytest.fixture
-async def service(admin: asyncpg.Connection, database: str, seal: Seal) -> AsyncIterator[Service]:
+async def service(admin: asyncpg.Connection, database: str, isolation: Isolation, seal: Seal) -> AsyncIterator[Service]:
     """In a database that belongs to another role; this one may create roles and schemas, no more."""
     name = f"service_{uuid.uuid4().hex[:12]}"
     await admin.execute(f"CREATE DATABASE {name} TEMPLATE template0")
@@ -440,11 +444,15 @@ async def service(admin: asyncpg.Connection, database: str, seal: Seal) -> Async
     superuser = await asyncpg.connect(parts._replace(path=f"/{name}").geturl())
     dsn = analyst_dsn(parts._replace(path=f"/{name}").geturl(), name, name)
     control = ControlConnection(await open_connection(dsn, "tests service"))
-    await ensure_control_plane(control)
+    await ensure_control_plane(control, isolation=isolation)
     await provision(control, seal, "acme")
     yield Service(control, dsn, name, superuser)
     await control.close()
     leftovers = [row["role_name"] for row in await superuser.fetch("SELECT role_name FROM control.analysts")]
+    leftovers += [
+        row["rolname"]
+        for row in await superuser.fetch("SELECT rolname FROM pg_roles, control.isolation WHERE starts_with(rolname, schema_name)")
+    ]
     await superuser.close()
     await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
     for role in (*leftovers, name):
@@ -540,10 +548,11 @@ def test_an_analysts_dsn_is_the_services_with_another_name_and_password(service_
 
 
 @pytest.fixture
-def invoke(database: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Awaitable[Result]]:
+def invoke(database: str, isolation: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Awaitable[Result]]:
     for name in [name for name in os.environ if name.startswith("BILLINGWATCH_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("BILLINGWATCH_DATABASE_URL", database)
+    monkeypatch.setenv("BILLINGWATCH_ISOLATION", isolation)
 
     async def run(*arguments: str) -> Result:
         return await asyncio.to_thread(CliRunner().invoke, command, arguments, catch_exceptions=False)

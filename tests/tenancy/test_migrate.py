@@ -14,6 +14,8 @@ from billingwatch.postgres import migrations
 from billingwatch.postgres.connections import ControlConnection, open_connection
 from billingwatch.tenancy.migrate import ensure_control_plane
 
+pytestmark = pytest.mark.schema_isolation  # what migrates the schema of all tenants is in test_row_isolation.py
+
 
 @pytest.fixture
 async def empty_database(server) -> AsyncIterator[str]:

@@ -73,6 +73,7 @@ async def test_a_tenant_gets_a_row_a_schema_its_tables_and_its_views(control, se
     assert {row["relname"] for row in relations if row["relkind"] == "v"} == set(migrations.views())
 
 
+@pytest.mark.schema_isolation
 async def test_token_key_and_schema_name_are_random_and_long_enough(control, seal):
     one = await provision(control, seal, "one")
     other = await provision(control, seal, "other")
@@ -163,6 +164,7 @@ async def test_a_plain_name_is_accepted(control, seal):
     assert {row.name for row in await list_tenants(control)} == names
 
 
+@pytest.mark.schema_isolation
 async def test_a_bad_secret_is_refused_before_anything_is_left(control, seal):
     for secret in ("", "whsec_", "whsec_short", "sk_live_0123456789", "whsec_with a space", "whsec_" + "a" * 251, "whsec_naïve_secret"):
         with pytest.raises(SecretInvalid) as refused:
@@ -172,6 +174,7 @@ async def test_a_bad_secret_is_refused_before_anything_is_left(control, seal):
     await assert_nothing_was_left(control)
 
 
+@pytest.mark.schema_isolation
 @pytest.mark.parametrize("broken", ["SELECT 1 / 0", "CREATE VIEW v AS SELECT nothing FROM nowhere", "not SQL"])
 async def test_a_failure_in_the_last_step_leaves_nothing(control, seal, monkeypatch, broken):
     monkeypatch.setattr(migrations, "render_views", lambda: broken)
@@ -182,6 +185,7 @@ async def test_a_failure_in_the_last_step_leaves_nothing(control, seal, monkeypa
     await assert_nothing_was_left(control)
 
 
+@pytest.mark.schema_isolation
 async def test_a_schema_name_that_is_taken_leaves_nothing_and_is_not_called_a_taken_name(control, seal, monkeypatch):
     first = await provision(control, seal, "one")
     monkeypatch.setattr(provision_module, "new_schema_name", lambda: first.schema_name)
@@ -193,6 +197,7 @@ async def test_a_schema_name_that_is_taken_leaves_nothing_and_is_not_called_a_ta
     assert await schemas(control) == {first.schema_name}
 
 
+@pytest.mark.schema_isolation
 async def test_a_cancelled_provisioning_leaves_nothing(control, seal, connect):
     blocker = await connect()
     await blocker.execute("BEGIN; LOCK TABLE control.api_keys")
@@ -207,6 +212,7 @@ async def test_a_cancelled_provisioning_leaves_nothing(control, seal, connect):
     await assert_nothing_was_left(control)
 
 
+@pytest.mark.schema_isolation
 async def test_a_connection_that_dies_while_provisioning_leaves_nothing(control, seal, connect):
     blocker, dying = await connect(), ControlConnection(await connect())
     await blocker.execute("BEGIN; LOCK TABLE control.api_keys")

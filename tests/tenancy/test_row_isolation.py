@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+
 import asyncpg
 import pytest
 
-from billingwatch.errors import IsolationMismatch
+from billingwatch.errors import InputInvalid, IsolationMismatch, RowIsolationNotPermitted
 from billingwatch.ingest.recorder import record_events
+from billingwatch.postgres import migrations
+from billingwatch.postgres.connections import ControlConnection, open_connection
 from billingwatch.postgres.tenant_plane import metadata
-from billingwatch.tenancy.analysts import analyst_dsn, create_analyst, revoke_analyst
-from billingwatch.tenancy.migrate import ensure_control_plane
+from billingwatch.tenancy.analysts import analyst_dsn, create_analyst, revoke_analyst, scram_verifier
+from billingwatch.tenancy.fleet import Migrated, Options, migrate_fleet
+from billingwatch.tenancy.migrate import FleetState, ensure_control_plane, fleet_state
+from billingwatch.tenancy.provision import provision
+from billingwatch.tenancy.registry import load_tenant
 from billingwatch.tenancy.scope import tenant_scope
+from billingwatch.tenancy.tenants import Tenant
 
 pytestmark = pytest.mark.parametrize("isolation", ["row"], indirect=True, scope="module")
 
@@ -19,6 +29,23 @@ ADD_FOR = (
     "INSERT INTO customers (tenant_id, customer_id, deleted, created_at, updated_at, event_id, version)"
     " VALUES ($1, 'cus_1', false, now(), now(), 'evt_1', '1')"
 )
+BEFORE = migrations.head("tenant")  # what the revision that a test adds comes after
+INITIALISED = "SELECT to_regclass('control.isolation') IS NOT NULL"
+
+
+@pytest.fixture
+def add_revision(release) -> Callable[..., str]:
+    """Give the next release one revision more."""
+
+    def add(plane: migrations.Plane, *operations: str, back: str = "pass") -> str:
+        revision: str = release.write(plane, "\n    ".join(operations), back, declarations="import sqlalchemy as sa")
+        return revision
+
+    return add
+
+
+async def migrate(control: ControlConnection, dsn: str, **options: object) -> list[Migrated]:
+    return (await migrate_fleet(control, dsn, Options(isolation="row", **options))).results
 
 
 @pytest.fixture
@@ -180,3 +207,195 @@ async def test_a_database_keeps_the_isolation_it_was_set_up_with(control):
     assert refused.value.hint is not None
     assert refused.value.hint.startswith("set BILLINGWATCH_ISOLATION=row")
     await ensure_control_plane(control, isolation="row")
+
+
+class Service:
+    """A service whose role is no superuser: it may make roles and schemas, in a database of another role."""
+
+    def __init__(self, control: ControlConnection, connect: Callable[[], Awaitable[asyncpg.Connection]]) -> None:
+        self.control = control
+        self.connect = connect
+
+
+@pytest.fixture
+async def role(database) -> AsyncIterator[tuple[str, str]]:
+    """Name and DSN of such a role, with an empty database of its own."""
+    admin = await asyncpg.connect(database)
+    name = f"service_{uuid.uuid4().hex[:12]}"
+    await admin.execute(f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY file_copy")
+    await admin.execute(f"CREATE ROLE {name} LOGIN CREATEROLE PASSWORD '{scram_verifier(name, os.urandom(16))}'")
+    await admin.execute(f"GRANT CREATE ON DATABASE {name} TO {name}")
+    yield name, analyst_dsn(database.rpartition("/")[0] + f"/{name}", name, name)
+    superuser = await asyncpg.connect(database.rpartition("/")[0] + f"/{name}")
+    shared = await superuser.fetchval("SELECT schema_name FROM control.isolation") if await superuser.fetchval(INITIALISED) else None
+    await superuser.close()
+    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    for each in [f"{shared}{suffix}" for suffix in ("", "_recorder", "_analysts") if shared] + [name]:
+        await admin.execute(f"DROP ROLE {each}")
+    await admin.close()
+
+
+@pytest.fixture
+async def service(role) -> AsyncIterator[Service]:
+    opened: list[asyncpg.Connection] = []
+
+    async def connect() -> asyncpg.Connection:
+        opened.append(await open_connection(role[1], "tests service"))
+        return opened[-1]
+
+    control = ControlConnection(await connect())
+    await ensure_control_plane(control, isolation="row")
+    yield Service(control, connect)
+    for connection in opened:
+        await connection.close()
+
+
+@pytest.fixture
+async def watched(service, seal) -> list[Tenant]:
+    """Two tenants of that service with a customer each."""
+    tenants = []
+    for name in ("one", "other"):
+        await provision(service.control, seal, name)
+        tenants.append(await load_tenant(service.control, seal, name))
+        async with tenant_scope(service.control, tenants[-1]) as scoped:
+            await scoped.execute(ADD, "cus_1", name)
+    return tenants
+
+
+async def test_the_owner_of_the_tables_sees_no_row_outside_a_scope_unless_it_says_so(service, watched):
+    customers = f"{watched[0].schema_name}.customers"
+
+    unsaid = await service.control.fetchval(f"SELECT count(*) FROM {customers}")
+    async with service.control.transaction():
+        await service.control.execute("SET LOCAL billingwatch.operator = 'on'")
+        said = await service.control.fetchval(f"SELECT count(*) FROM {customers}")
+
+    assert (unsaid, said) == (0, 2)
+    assert not await service.control.fetchval("SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user")
+
+
+async def test_a_service_that_is_no_superuser_records_and_inherits_nothing_from_the_recorder(service, watched, make_delivery):
+    deliveries = [make_delivery(tenant, "evt_1") for tenant in watched]
+
+    recorded = await record_events(service.control, deliveries)
+
+    assert recorded == [True, True]
+    assert await service.control.fetchval(f"SELECT count(*) FROM {watched[0].schema_name}.events") == 0
+    assert not await service.control.fetchval("SELECT pg_has_role(current_user, $1::text, 'USAGE')", f"{watched[0].schema_name}_recorder")
+    for tenant in watched:
+        async with tenant_scope(service.control, tenant) as scoped:
+            assert await scoped.fetchval("SELECT count(*) FROM events") == 1
+
+
+async def test_a_backfill_reaches_the_rows_of_every_tenant_and_the_tenants_come_to_head_together(service, watched, database, add_revision):
+    revision = add_revision(
+        "tenant", "op.add_column('customers', sa.Column('nickname', sa.Text()))", "op.execute('UPDATE customers SET nickname = name')"
+    )
+
+    behind = await fleet_state(service.control)
+    done = await migrate(service.control, database)
+
+    assert behind == FleetState(behind=2)
+    assert done == [Migrated(name=watched[0].schema_name, from_revision=BEFORE, to_revision=revision, error=None)]
+    assert await fleet_state(service.control) == FleetState()
+    assert await migrate(service.control, database) == []
+    assert await service.control.fetch("SELECT DISTINCT revision FROM control.tenants UNION SELECT revision FROM control.isolation") == [
+        (revision,)
+    ]
+    assert await service.control.fetchval("SELECT current_setting('billingwatch.operator', true)") in {None, ""}
+    for tenant in watched:
+        async with tenant_scope(service.control, tenant) as scoped:
+            assert await scoped.fetchval("SELECT nickname FROM customers") == tenant.name
+
+
+async def test_a_table_that_a_later_revision_makes_is_shared_and_guarded_like_the_first(service, watched, database, add_revision):
+    add_revision(
+        "tenant",
+        "op.create_table('channels', sa.Column('channel_id', sa.Integer(), nullable=False), sa.Column('kind', sa.Text()),"
+        " sa.Column('address', sa.Text()), sa.PrimaryKeyConstraint('channel_id', name='channels_pkey'))",
+        "op.create_unique_constraint('channels_kind_address_key', 'channels', ['kind', 'address'])",
+        "op.create_index('channels_kind_idx', 'channels', ['kind', sa.text('lower(address)')], postgresql_where=sa.text('kind IS NOT NULL'))",
+    )
+
+    done = [one.error for one in await migrate(service.control, database)]
+    for tenant in watched:
+        async with tenant_scope(service.control, tenant) as scoped:
+            await scoped.execute("INSERT INTO channels (channel_id, kind, address) VALUES (1, 'email', 'ada@example')")
+            assert await scoped.fetchval("SELECT count(*) FROM channels") == 1
+    indexes = await service.control.fetch(
+        "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = $1 AND tablename = 'channels' ORDER BY indexname",
+        watched[0].schema_name,
+    )
+
+    assert done == [None]
+    assert {row["indexname"]: row["indexdef"].partition("USING btree ")[2] for row in indexes} == {
+        "channels_kind_address_key": "(tenant_id, kind, address)",
+        "channels_kind_idx": "(tenant_id, kind, lower(address)) WHERE (kind IS NOT NULL)",
+        "channels_pkey": "(tenant_id, channel_id)",
+    }
+
+
+async def test_a_migration_that_fails_is_reported_and_leaves_every_tenant_where_it_was(service, watched, database, add_revision):
+    add_revision("tenant", "op.add_column('customers', sa.Column('nickname', sa.Text()))", "op.execute('SELECT 1 / 0')")
+
+    done = await migrate(service.control, database)
+
+    assert [(one.name, one.error) for one in done] == [(watched[0].schema_name, "division by zero")]
+    assert await service.control.fetch("SELECT DISTINCT revision FROM control.tenants UNION SELECT revision FROM control.isolation") == [
+        (BEFORE,)
+    ]
+    async with tenant_scope(service.control, watched[0]) as scoped:
+        assert await scoped.fetchval("SELECT count(*) FROM anomalies_open") == 0
+
+
+async def test_the_last_revision_is_taken_back_and_taken_again_for_all_tenants(service, watched, database, add_revision):
+    columns = (
+        "SELECT count(*) FROM pg_attribute WHERE attrelid = ($1 || '.customers')::regclass AND attname = 'nickname' AND NOT attisdropped"
+    )
+    add_revision("tenant", "op.add_column('customers', sa.Column('nickname', sa.Text()))", back="op.drop_column('customers', 'nickname')")
+    await migrate(service.control, database)
+
+    back = await migrate(service.control, database, back=True)
+    without = await service.control.fetchval(columns, watched[0].schema_name)
+    again = await migrate(service.control, database)
+
+    assert [(one.to_revision, one.error) for one in (*back, *again)] == [(BEFORE, None), (migrations.head("tenant"), None)]
+    assert without == 0
+    assert await service.control.fetchval(columns, watched[0].schema_name) == 1
+    async with tenant_scope(service.control, watched[0]) as scoped:
+        assert await scoped.fetchval("SELECT count(*) FROM anomalies_open") == 0
+
+
+async def test_no_tenant_is_migrated_without_the_others(service, watched, database, add_revision):
+    add_revision("tenant", "op.add_column('customers', sa.Column('nickname', sa.Text()))")
+
+    with pytest.raises(InputInvalid, match="together"):
+        await migrate(service.control, database, names=(watched[0].name,))
+
+    assert await fleet_state(service.control) == FleetState(behind=2)
+
+
+async def test_a_revision_of_the_control_plane_may_replace_how_events_are_recorded(service, watched, add_revision, make_delivery):
+    first = next((migrations.schema_root() / "control" / "versions").glob("0001_*.py"))
+    add_revision(
+        "control",
+        f"import runpy; text = runpy.run_path({str(first)!r})['RECORD_EVENTS']",
+        "op.execute(text.replace('CREATE', 'CREATE OR REPLACE', 1))",
+    )
+
+    await ensure_control_plane(service.control, isolation="row", upgrade=True)
+
+    assert await record_events(service.control, [make_delivery(tenant, "evt_1") for tenant in watched]) == [True, True]
+
+
+async def test_a_service_that_may_not_make_roles_sets_nothing_up(role, database):
+    admin = await asyncpg.connect(database)
+    await admin.execute(f"ALTER ROLE {role[0]} NOCREATEROLE")
+    await admin.close()
+    connection = await open_connection(role[1], "tests service")
+
+    with pytest.raises(RowIsolationNotPermitted, match="permission denied to create role"):
+        await ensure_control_plane(ControlConnection(connection), isolation="row")
+
+    assert not await connection.fetchval(INITIALISED)
+    await connection.close()

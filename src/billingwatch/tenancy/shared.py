@@ -49,7 +49,7 @@ async def check_isolation(control: ControlConnection, wanted: Isolation) -> None
 
 
 async def create_shared(control: ControlConnection, partitions: int) -> None:
-    """Make a control plane that has no tenant yet one of row isolation; part of the caller's transaction. RowIsolationNotPermitted."""
+    """Choose row isolation for a control plane that has just been made; part of the caller's transaction. RowIsolationNotPermitted."""
     plane = SharedPlane(schema_name=new_shared_schema_name(), partitions=partitions)
     try:
         await control.execute(_sql("create_roles", plane))
@@ -64,7 +64,6 @@ async def create_shared(control: ControlConnection, partitions: int) -> None:
             f"{migrations.render_shared_views()}\n{_sql('let_record', plane)};\nSET LOCAL search_path = pg_catalog"
         )
         await let_read(control, plane.schema_name, [plane.analysts_role, plane.scope_role])
-        await _own_functions(control, plane)
     except asyncpg.InsufficientPrivilegeError as error:
         raise RowIsolationNotPermitted(reason=str(error)) from error
 
@@ -80,8 +79,8 @@ async def settle_functions(control: ControlConnection) -> None:
     """After the control plane's revisions: take what they made into row isolation."""
     shared = await find_shared(control)
     if shared is not None:
-        await control.execute(_sql("tenant_of_analyst", shared.plane))
-        await _own_functions(control, shared.plane)
+        for name in ("tenant_of_analyst", "record_events", "give_to_recorder", "open_control_plane"):
+            await control.execute(_sql(name, shared.plane))
 
 
 async def migrate_shared(control: ControlConnection, shared: SharedSchema, *, back: bool = False) -> None:
@@ -106,12 +105,6 @@ async def migrate_shared(control: ControlConnection, shared: SharedSchema, *, ba
         await let_read(control, plane.schema_name, [plane.analysts_role, plane.scope_role])
         await control.execute(sql["set_revision"], step.to, digest)
         await control.execute(sql["announce_all"])
-
-
-async def _own_functions(control: ControlConnection, plane: SharedPlane) -> None:
-    await control.execute(_sql("record_events", plane))
-    await control.execute(_sql("give_to_recorder", plane))
-    await control.execute(_sql("open_control_plane", plane))
 
 
 async def _superuser(control: ControlConnection) -> bool:

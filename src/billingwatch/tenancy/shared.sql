@@ -99,13 +99,15 @@ $$;
 
 -- give_to_recorder --
 -- Who gives a function away must be able to become its new owner, who must be able to create in its schema. Neither may last: the service's role
--- would inherit what the recorder sees.
+-- would inherit what the recorder sees. What the old owner may do with it goes to the new one, who gives it back.
 GRANT {recorder} TO CURRENT_USER;
 GRANT CREATE ON SCHEMA control TO {recorder};
-REVOKE EXECUTE ON FUNCTION control.record_events FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION control.record_events TO CURRENT_USER;
 ALTER FUNCTION control.record_events OWNER TO {recorder};
 REVOKE CREATE ON SCHEMA control FROM {recorder};
+SET LOCAL ROLE {recorder};
+REVOKE EXECUTE ON FUNCTION control.record_events FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION control.record_events TO SESSION_USER;
+RESET ROLE;
 REVOKE {recorder} FROM CURRENT_USER;
 
 -- take_from_recorder --

@@ -133,7 +133,9 @@ def detection_report(settings: Settings, wish: Wish, on_progress: Callable[[floa
     streams = wish.plan()
     # The longest first, so that no process is left alone with it in the end.
     order = sorted(streams, key=lambda stream: -stream.size)
-    with open_stage(settings, durable=False) as stage, _pool(stage.dsn, stage.settings, wish.processes or cores()) as (pool, days):
+    # Each stream's tenant is dropped with its schema.
+    own = msgspec.structs.replace(settings, isolation="schema")
+    with open_stage(own, durable=False) as stage, _pool(stage.dsn, stage.settings, wish.processes or cores()) as (pool, days):
         measured = _gather([pool.submit(_measure, stream) for stream in order], days, sum(stream.size for stream in streams), on_progress)
     place = {stream.name: number for number, stream in enumerate(streams)}
     return summarize(wish, sorted(measured, key=lambda each: place[each.stream.name]), seconds=round(time.monotonic() - began, 1))
