@@ -73,8 +73,9 @@ def match(alarms: Sequence[Alarm], truths: Sequence[Truth], slack: Slack) -> Mat
     """Bring alarms and truths together.
 
     An alarm is about an incident of its own detector if it names an object or event of it. Where one of the two names no objects (revenue
-    fell, nothing arrives), it is about the incident that it overlaps in time, give or take the slack. One incident may cause several alarms, and one alarm may cover several incidents. An alarm about another detector's incident
-    (it names what that is about, or is said to come with it) is collateral: no false alarm, and nothing found.
+    fell, nothing arrives), it is about the incident that it overlaps in time, give or take the slack. One incident may cause several
+    alarms, and one alarm may cover several incidents. An alarm about another detector's incident (it names what that is about, or is said
+    to come with it) is collateral: no false alarm, and nothing found.
     """
     verdicts: list[Verdict] = []
     found_by: list[list[Alarm]] = [[] for _ in truths]
