@@ -61,7 +61,7 @@ async def test_steady_sales_are_fine(history: History):
 
 
 async def test_the_night_is_compared_with_nights_and_midnight_is_no_drop(history: History):
-    """D17: the day so far against whole days fell at every midnight."""
+    """The day so far against whole days fell at every midnight."""
     await history.see(*sales(-5 * WEEK, 3 * DAY, minutes=15, when=lambda minute: 8 <= (minute / 60 + 12) % 24 < 20))
     await history.tick(at(3 * DAY))
 

@@ -12,7 +12,7 @@ import msgspec
 
 from billingwatch.detection.detector import Detector, Incident, Severity, Thresholds
 from billingwatch.detection.engine import beginning, find_incidents
-from billingwatch.detection.reconcile import Found, fingerprint_of, match
+from billingwatch.detection.revision import Found, fingerprint_of, match
 from billingwatch.detection.store import Anomaly, Status, list_judged
 from billingwatch.errors import BacktestFailed, InputInvalid
 from billingwatch.postgres.connections import TenantConnection

@@ -1,4 +1,4 @@
-"""Detect: judge again what changed rows can affect, and reconcile with the stored anomalies.
+"""Detect: judge again what changed rows can affect, and revise the stored anomalies.
 
 Rows outside all looks keep their verdicts, so the stored anomalies speak for them. An anomaly that a look touches is judged again from its
 beginning to its end, since incidents can grow, shrink, merge and split.
@@ -20,8 +20,8 @@ from billingwatch.billing.store import Change
 from billingwatch.detection.detector import LATENESS, Detector, Incident, Thresholds
 from billingwatch.detection.looks import END, Span, instants, looks_of, shift
 from billingwatch.detection.outcome import DetectionOutcome, Finding, Postponed, joined
-from billingwatch.detection.reconcile import Found, Revision, fingerprint_of, reconcile
 from billingwatch.detection.registry import DETECTORS
+from billingwatch.detection.revision import Found, Revision, fingerprint_of, revise
 from billingwatch.detection.store import (
     Anomaly,
     lock_anomalies,
@@ -233,7 +233,7 @@ async def _search(
     ]
     holding = {each.fingerprint for each in at_hand}
     known = [anomaly for anomaly in stored if anomaly in judged or anomaly.fingerprint in holding]
-    return at_hand, list(reconcile(detector.name, at_hand, known, quiet, as_of))
+    return at_hand, list(revise(detector.name, at_hand, known, quiet, as_of))
 
 
 def _ends_at(detector: Detector[Any], incident: Incident, quiet: timedelta) -> datetime | None:

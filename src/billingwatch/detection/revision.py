@@ -34,7 +34,7 @@ def fingerprint_of(detector: str, incident: Incident) -> str:
     return hashlib.sha256(f"{detector}\n{incident.subject}\n{incident.opened_at.isoformat()}".encode()).hexdigest()[:32]
 
 
-def reconcile(detector: str, found: Sequence[Found], stored: Sequence[Anomaly], quiet: timedelta, as_of: datetime) -> Iterator[Revision]:
+def revise(detector: str, found: Sequence[Found], stored: Sequence[Anomaly], quiet: timedelta, as_of: datetime) -> Iterator[Revision]:
     """Revise what is stored. `stored` are the anomalies whose rows were judged again, and retracted ones that may have come back."""
     matches, unmatched = match(found, stored, quiet)
     for each, before in matches:

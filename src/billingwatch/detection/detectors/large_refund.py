@@ -22,6 +22,7 @@ from billingwatch.detection.detector import (
     Thresholds,
     Watch,
     evidence_of,
+    no_time,
     subject_of,
     threshold,
 )
@@ -46,10 +47,6 @@ class LargeRefund(Thresholds, frozen=True, kw_only=True):
     critical_factor: Annotated[float, threshold("Multiple of the median charge that makes it critical", unit="factor", ge=1, le=10_000)] = (
         40.0
     )
-
-
-def _at_once(_: LargeRefund) -> timedelta:
-    return timedelta(0)
 
 
 def _warm_up(_: LargeRefund) -> timedelta:
@@ -105,13 +102,13 @@ def _judge(row: Row, thresholds: LargeRefund) -> Incident:
     )
 
 
-DETECTOR = Detector(
+DETECTOR: Detector[LargeRefund] = Detector(
     name="large_refund",
     title="Large refund",
     description="A single refund is far larger than this tenant's charges and refunds in that currency usually are.",
     thresholds=LargeRefund,
-    watches={"refunds": Watch(columns=frozenset({"status", "reason", "amount", "currency", "charge_id"}), reach=_at_once)},
-    quiet=_at_once,
+    watches={"refunds": Watch(columns=frozenset({"status", "reason", "amount", "currency", "charge_id"}), reach=no_time)},
+    quiet=no_time,
     settles=False,
     warm_up=_warm_up,
     candidates=sql["candidates"],
