@@ -21,7 +21,6 @@ ROWS_LIMIT = 500  # incidents that are listed, latest first; all of them are cou
 
 When: TypeAlias = Literal["both", "before", "then"]
 
-
 _AGO = re.compile(r"([0-9]{1,5})([hdw])")
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 
