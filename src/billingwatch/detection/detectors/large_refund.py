@@ -1,7 +1,7 @@
 """One refund is far larger than what this tenant usually charges, let alone gives back.
 
 What is large depends on the tenant and the currency: a refund counts from a multiple of the median charge in its currency, if it is also
-larger than nearly all charges, and from a floor in whole units of the currency, whatever its decimals. A tenant that has given back that
+larger than nearly all other charges, and from a floor in whole units of the currency, whatever its decimals. A tenant that has given back that
 much several times in the last weeks does so usually. An authorization that expired uncaptured had taken nothing; a refund that failed or
 was canceled ends it.
 
