@@ -16,7 +16,7 @@ from billingwatch.detection.registry import DETECTORS
 from billingwatch.detection.store import Anomaly
 from billingwatch.postgres.connections import TenantConnection
 
-from .history import DAY, LATER, NOON, History, at, subscription
+from .history import DAY, LATER, NOON, History, at, charge, subscription
 from .test_order import by_history
 
 HOUR = 60
@@ -172,6 +172,16 @@ async def test_less_than_twice_the_busiest_week_is_no_spike_however_quiet_the_ot
 async def test_until_there_are_weeks_to_compare_with_it_is_learning(history: History):
     assert await judged(history, *renewals(since=-36), *ends("spike", now(20))) == []
     assert len(await judged(history, *ends("more", [3 * DAY + i for i in range(20)]), until=4 * DAY)) == 1
+
+
+async def test_of_a_tenant_with_few_subscriptions_charges_tell_how_long_it_is_watched(history: History):
+    young = await judged(history, *renewals(since=-36), *ends("spike", now(5)), until=2 * DAY)
+    await history.see(charge("first", -45 * DAY))
+
+    watched = await judged(history, *ends("more", [HOUR]), until=2 * DAY)
+
+    assert young == []
+    assert [anomaly.evidence["numbers"]["ended"] for anomaly in watched] == [6]
 
 
 async def test_a_small_part_of_the_subscriptions_is_no_spike_and_a_large_one_critical(history: History):

@@ -79,11 +79,15 @@ baselines AS MATERIALIZED (
         ) AS w
     ) AS past
     -- An account whose history does not reach back so far is still being learned.
-    WHERE d.baseline_until - $9::int * $3::interval >= (
-        SELECT s.created_at FROM states AS s
-        WHERE s.kind = 'subscription' AND coalesce(s.account, '') = d.account
-        ORDER BY s.created_at
-        LIMIT 1
+    -- Of one with few subscriptions charges tell sooner that it is watched.
+    WHERE d.baseline_until - $9::int * $3::interval >= least(
+        (
+            SELECT s.created_at FROM states AS s
+            WHERE s.kind = 'subscription' AND coalesce(s.account, '') = d.account
+            ORDER BY s.created_at
+            LIMIT 1
+        ),
+        (SELECT c.created_at FROM charges AS c WHERE coalesce(c.account, '') = d.account ORDER BY c.created_at LIMIT 1)
     )
 ),
 compared AS MATERIALIZED (
