@@ -163,6 +163,13 @@ async def test_one_busier_week_among_quiet_ones_hides_no_spike(history: History)
     assert anomaly.evidence["numbers"]["strength"] > 3.5
 
 
+@pytest.mark.parametrize(("apart", "found"), [(5, 1), (1.4 * DAY, 0)])
+async def test_as_many_within_a_day_are_less_of_an_accident_than_within_a_week(history: History, apart: float, found: int):
+    before = ends("before", [-15 * DAY, -20 * DAY, -21 * DAY, -25 * DAY, -33 * DAY])
+
+    assert len(await judged(history, *renewals(), *before, *ends("many", [-number * apart for number in range(5)]), until=DAY)) == found
+
+
 async def test_less_than_twice_the_busiest_week_is_no_spike_however_quiet_the_others_were(history: History):
     before = ends("before", [-15 * DAY - i for i in range(4)])
 

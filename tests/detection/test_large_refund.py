@@ -69,7 +69,7 @@ async def test_a_usual_refund_in_yen_is_not_measured_in_cents(history: History):
 
 
 async def test_of_a_currency_with_few_charges_it_is_not_known_what_is_large(history: History):
-    await history.see(*usual(), *usual(name="chf", currency="chf", days=9))
+    await history.see(*usual(), *usual(name="chf", currency="chf", days=4))
 
     await history.see(refund("a", 0, of=charge("big"), amount=900_000, currency="chf"))
 

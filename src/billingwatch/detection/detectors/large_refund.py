@@ -30,7 +30,7 @@ from billingwatch.postgres.statements import load_statements
 sql = load_statements(__file__, "large_refund.sql")
 
 BASELINE_SAMPLE = 300  # charges of each day
-MIN_CHARGES = 20  # in the currency; of a tenant with fewer it is not known what is large
+MIN_CHARGES = 10  # in the currency; of a tenant with fewer it is not known what is large
 COMPARABLE = 1.5  # a refund that is at most so many times another one is as usual as that
 USUAL_REFUNDS = 3  # comparable ones that make it usual
 LARGE = 0.97  # share of charges that a large one exceeds
