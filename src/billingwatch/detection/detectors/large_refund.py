@@ -1,7 +1,7 @@
 """One refund is far larger than what this tenant usually charges, let alone gives back.
 
 What is large depends on the tenant and the currency: a refund counts from a multiple of the median charge in its currency, if it is also
-larger than nearly all charges, and from a floor in whole units of the currency, whatever its decimals. A tenant that has given back that
+larger than nearly all other charges, and from a floor in whole units of the currency, whatever its decimals. A tenant that has given back that
 much several times in the last weeks does so usually. An authorization that expired uncaptured had taken nothing; a refund that failed or
 was canceled ends it.
 
@@ -31,7 +31,7 @@ from billingwatch.postgres.statements import load_statements
 sql = load_statements(__file__, "large_refund.sql")
 
 BASELINE_SAMPLE = 300  # charges of each day
-MIN_CHARGES = 20  # in the currency; of a tenant with fewer it is not known what is large
+MIN_CHARGES = 10  # in the currency; of a tenant with fewer it is not known what is large
 COMPARABLE = 1.5  # a refund that is at most so many times another one is as usual as that
 USUAL_REFUNDS = 3  # comparable ones that make it usual
 LARGE = 0.97  # share of charges that a large one exceeds

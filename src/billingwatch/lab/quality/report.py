@@ -154,18 +154,17 @@ def _side(streams: Sequence[Matched], detectors: Sequence[str]) -> Side:
 
 
 def _missed(stream: Matched) -> Iterator[Missed]:
-    for (truth, by), told in zip(stream.found(), stream.matches.found_by, strict=True):
-        if not by:
-            yield Missed(
-                stream=stream.measured.stream.name,
-                detector=truth.detector,
-                variant=truth.variant,
-                strength=truth.strength,
-                natural=truth.natural,
-                started_at=truth.started_at,
-                description=truth.description,
-                alarms=len(told),
-            )
+    for truth, alarms in stream.missed():
+        yield Missed(
+            stream=stream.measured.stream.name,
+            detector=truth.detector,
+            variant=truth.variant,
+            strength=truth.strength,
+            natural=truth.natural,
+            started_at=truth.started_at,
+            description=truth.description,
+            alarms=alarms,
+        )
 
 
 def _wrong(stream: Matched) -> Iterator[FalseAlarm]:

@@ -42,6 +42,8 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
     """Other detectors that are right to report it, too."""
     natural: bool = False
     """Whether it is part of any account's life rather than an incident that was wished for."""
+    arguable: bool = False
+    """Whether it is as right to be silent about it as to report it."""
 
 
 class Scene(msgspec.Struct, kw_only=True):
@@ -128,6 +130,7 @@ def natural_label(truth: Truth, world: World, by_object: Mapping[str, Sequence[S
         object_ids=list(dict.fromkeys([*truth.evidence, *truth.subjects])),
         event_ids=[sent["id"] for sent in events],
         natural=True,
+        arguable=truth.arguable,
     )
 
 
