@@ -100,6 +100,22 @@ async def test_a_round_of_annual_renewals_is_no_drop_a_week_later(history: Histo
     assert await history.anomalies() == []
 
 
+async def test_days_of_a_sale_in_two_of_three_weeks_do_not_make_an_ordinary_day_a_drop(history: History):
+    """NOON's weekday had three times as many sales one and two weeks ago, and as many as now three weeks ago, when history begins."""
+    bargains = [sale for weeks in (1, 2) for sale in sales(-weeks * WEEK, DAY - weeks * WEEK, minutes=15, name=f"bargain_{weeks}")]
+    await history.see(*sales(-3 * WEEK - DAY, DAY), *bargains)
+    await history.tick(at(DAY))
+
+    assert await history.anomalies() == []
+
+
+async def test_three_weeks_that_agree_are_enough(history: History):
+    await history.see(*sales(-3 * WEEK - DAY, 0))
+    await history.tick(at(DAY))
+
+    assert (await history.anomaly()).subject == "usd"
+
+
 async def test_one_large_sale_does_not_make_its_absence_a_drop(history: History):
     large = [charge(f"l_{week}", -week * WEEK - 30, amount=2_000_000) for week in range(1, 5)]
     await history.see(*sales(-5 * WEEK, 0), *large)

@@ -588,3 +588,18 @@ def test_what_an_incident_tells_is_not_told_again_as_natural():
         _, labels = simulate(seed=3, start=START, days=14, profile=PROFILES["saas"], incidents=[Incident(name=name, at=AT)])
         (wished,) = (label for label in labels if not label.natural)
         assert not [label for label in natural(labels, wished.incident) if set(label.object_ids) & set(wished.object_ids)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_who_is_not_billed_and_never_was_within_the_stream_has_no_discount_that_could_be_a_full_one(shape):
+    """A month before the lapse the stream had not begun."""
+    shown = 0
+    for seed in range(6):
+        events, label, _ = stage("silent_lapse", profile="tiny", seed=seed, days=24, at=START + timedelta(days=15), shape=shape, strength=1)
+        known = [sent["data"]["object"] for sent in events if sent["data"]["object"]["id"] in label.object_ids]
+        for told in known:
+            if told["object"] == "subscription":
+                shown += 1
+                assert not told["discounts"]
+                assert not told.get("discount")
+    assert shown >= 40

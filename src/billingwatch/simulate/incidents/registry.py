@@ -154,6 +154,7 @@ INCIDENTS: Mapping[str, Kind] = MappingProxyType(
             description="a broken checkout loses 60 to 100 % of purchases for hours, or for days where few people buy",
             inject=close_checkout,
             lasts=DROP_LASTS,
+            also=("webhook_silence",),  # where nobody buys, nothing is told
             fits=sells_enough,
             takes=True,
         ),

@@ -69,7 +69,8 @@ class Scene(msgspec.Struct, kw_only=True):
         return faint + (loud - faint) * self.strength
 
 
-def _any(_: Profile) -> bool:
+def any_account(_: Profile) -> bool:
+    """For what shows wherever it goes wrong."""
     return True
 
 
@@ -83,7 +84,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds from its beginning until its last important event."""
     also: tuple[str, ...] = ()
     """Other detectors that are right to report it, too."""
-    fits: Callable[[Profile], bool] = _any
+    fits: Callable[[Profile], bool] = any_account
     """Whether the account is of a kind in which somebody would notice."""
     takes: bool = False
     """Whether it keeps ordinary events from happening, besides those that it adds."""
