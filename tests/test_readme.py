@@ -5,10 +5,18 @@ from __future__ import annotations
 import importlib.util
 import re
 import subprocess
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import ModuleType
 
+import msgspec
 import pytest
+
+from billingwatch.billing.readers import READERS, read_event
+from billingwatch.simulate.incidents.registry import INCIDENTS
+from billingwatch.simulate.profiles import PROFILES
+from billingwatch.simulate.stream import simulate
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -43,3 +51,17 @@ def test_every_make_target_that_is_named_exists() -> None:
 def test_every_view_is_named() -> None:
     for view in (ROOT / "schema" / "views").glob("*.sql"):
         assert f"`{view.stem}`" in README
+
+
+def test_stripe_is_asked_for_every_event_that_is_read() -> None:
+    [advice] = re.findall(r"Subscribe it to (.+?)\.\s+Any API version", README, re.DOTALL)
+    types = re.findall(r"`([a-z_.]+(?:\.\*)?)`", advice)
+    read: dict[str, str] = {}
+    for shape in ("current", "legacy"):
+        profile = msgspec.structs.replace(PROFILES["shop"], shape=shape, customers=80, disputes=0.02, refunds=0.1, subscribed=0.5)
+        events, _ = simulate(seed=11, start=datetime(2026, 1, 5, tzinfo=UTC), days=14, profile=profile, incidents=sorted(INCIDENTS))
+        read |= {each["type"]: each["data"]["object"]["object"] for each in events if read_event(each)}
+
+    assert {name for name in read if not any(fnmatchcase(name, wanted) for wanted in types)} == set()
+    # Of the rest nothing is sent with an event's own object: cards and sources are told of by their customer.
+    assert set(READERS) - set(read.values()) <= {"card", "source", "payment_intent"}

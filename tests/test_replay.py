@@ -169,6 +169,15 @@ async def test_an_event_that_cannot_be_projected_is_dead_and_the_rest_goes_on(ru
     assert await count("customers") == 1
 
 
+async def test_what_another_visit_set_aside_is_told_as_well(run):
+    broken = body(1, data={"object": {"object": "customer"}})
+    with capture_logs():
+        await run([broken, body(3, data={"object": {"object": "customer"}})])
+        again = await run([broken, body(2)])
+
+    assert (again.recorded, again.duplicates, again.processed, again.dead) == (1, 1, 1, 1)
+
+
 async def test_one_event_twice_in_a_file_is_recorded_once(run, count):
     done = await run([body(1)] * 3)
 

@@ -6,9 +6,9 @@ BillingWatchError
 ├── IsolationMismatch · RowIsolationNotPermitted
 ├── TenantNotFound · TenantNameTaken · TenantNameInvalid · TenantSuspended
 ├── SecretInvalid · SecretsFull · SecretNotFound · SecretKeyUnusable
-├── EventNotFound · AnomalyNotFound · AnomalyClosed · AnalystNotFound · AnalystsNotPermitted · AnalystRemains
+├── EventNotFound · DeadLetterNotFound · AnomalyNotFound · AnomalyClosed · AnalystNotFound · AnalystsNotPermitted · AnalystRemains
 ├── DetectorNotFound · ThresholdsInvalid · MuteNotFound · MutesFull · BacktestFailed
-├── SignatureInvalid · EventMalformed · TenantUnconfigured · RateLimited · Overloaded
+├── WebhookTokenUnknown · SignatureInvalid · EventMalformed · TenantUnconfigured · RateLimited · Overloaded
 ├── Unauthenticated
 └── InputInvalid
 """
@@ -141,8 +141,18 @@ class Overloaded(BillingWatchError):
     """the event cannot be stored just now: {reason}"""
 
 
+class WebhookTokenUnknown(BillingWatchError):
+    """no endpoint has this URL"""
+
+
 class EventNotFound(BillingWatchError):
     """there is no event `{event_id}`"""
+
+
+class DeadLetterNotFound(BillingWatchError):
+    """no failed event `{event_id}` is waiting"""
+
+    hint = "run `billingwatch events failed TENANT`"
 
 
 class AnomalyNotFound(BillingWatchError):

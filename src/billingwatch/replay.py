@@ -15,7 +15,7 @@ from billingwatch.ingest.recorder import Delivery, record_events
 from billingwatch.postgres.statements import load_statements
 from billingwatch.tenancy.lanes import Lane, control_plane
 from billingwatch.tenancy.tenants import Tenant
-from billingwatch.visit import visit
+from billingwatch.visit import list_dead_letters, visit
 
 sql = load_statements(__file__, "replay.sql")
 
@@ -32,7 +32,11 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Replayed(msgspec.Struct, kw_only=True):
-    """What became of the entries so far; `processed` also counts events that the tenant had waiting before."""
+    """What became of the entries so far.
+
+    `processed` are events that this replay's own visits took: some that the tenant had waiting before, none that a running service took.
+    `dead` are in the end all entries that are set aside, whoever visited them.
+    """
 
     recorded: int = 0
     duplicates: int = 0
@@ -74,6 +78,7 @@ class Replay:
         self.progress = Replayed()
         self._tenant = tenant
         self._clock = clock
+        self._event_ids: set[str] = set()
         self._recording = Lane(dsn, "replay record")
         self._visiting = Lane(dsn, "replay visit")
 
@@ -114,6 +119,7 @@ class Replay:
             except (EventMalformed, UnicodeDecodeError) as error:
                 self.progress.refused.append(Refused(number=number, reason=str(error)))
                 continue
+            self._event_ids.add(envelope.event_id)
             yield Delivery(
                 tenant=self._tenant,
                 envelope=envelope,
@@ -132,6 +138,7 @@ class Replay:
                 await asyncio.sleep(WAIT_SECONDS)
             on_progress(self.progress)
         await self._visit(judge_now=True)
+        self.progress.dead = await self._dead()
 
     async def _visit(self, *, judge_now: bool = False) -> int:
         done = await visit(self._visiting, self._tenant, as_of=self._clock(), limit=BATCH, judge_now=judge_now)
@@ -143,3 +150,7 @@ class Replay:
         async with control_plane(self._visiting) as connection:
             waiting: bool = await connection.fetchval(sql["has_pending"], self._tenant.tenant_id)
         return waiting
+
+    async def _dead(self) -> int:
+        async with control_plane(self._visiting) as connection:
+            return sum(letter.event_id in self._event_ids for letter in await list_dead_letters(connection, self._tenant.tenant_id))

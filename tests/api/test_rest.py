@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from typing import Any
 
 import httpx
 import pytest
 
+from billingwatch.settings import Settings
 from billingwatch.tenancy.provision import Provisioned
 from billingwatch.tenancy.tenants import Tenant
 
-from .conftest import bearer, event, post, signature
+from .conftest import bearer, event, post, running, signature
 
 Acme = tuple[Tenant, Provisioned]
 OTHER_SECRET = "whsec_of_the_other_tenant"
@@ -79,6 +81,40 @@ async def test_without_a_valid_key_nothing_is_shown(http: httpx.AsyncClient, acm
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+@pytest.fixture
+async def calls(http: httpx.AsyncClient) -> list[tuple[str, str]]:
+    """Method and address of every call that is documented; ids in an address are made up."""
+    paths = (await http.get("/docs/openapi.json")).json()["paths"]
+    made_up = {"name": "duplicate_charge", "mute_id": "7", "event_id": "evt_1"}
+    return [
+        (method.upper(), re.sub(r"\{(\w+)\}", lambda match: made_up.get(match[1], "0b5c1d8e-0000-4000-8000-000000000000"), path))
+        for path, methods in paths.items()
+        for method in methods
+    ]
+
+
+async def test_every_call_but_those_for_operators_asks_for_a_key(http: httpx.AsyncClient, calls: list[tuple[str, str]]) -> None:
+    open_to_all = {("GET", path) for path in ("/health/live", "/health/ready", "/metrics")}
+
+    answers = {call: (await http.request(*call, json={})).status_code for call in calls if call not in open_to_all}
+
+    assert len(answers) >= 15
+    assert {call: status for call, status in answers.items() if status != 401} == {}
+
+
+async def test_no_call_of_an_empty_tenant_fails(http: httpx.AsyncClient, acme: Acme, calls: list[tuple[str, str]]) -> None:
+    answers = {call: (await http.request(*call, headers=bearer(acme[1]), json={})).status_code for call in calls}
+
+    assert {call: status for call, status in answers.items() if status >= 500} == {}
+
+
+async def test_a_browser_of_another_origin_is_shown_nothing(http: httpx.AsyncClient, acme: Acme) -> None:
+    answer = await http.get("/anomalies", headers={**bearer(acme[1]), "origin": "https://elsewhere.example"})
+    asked = await http.options("/anomalies", headers={"origin": "https://elsewhere.example", "access-control-request-method": "GET"})
+
+    assert [header for each in (answer, asked) for header in each.headers if header.startswith("access-control-")] == []
+
+
 async def test_a_key_shows_its_own_tenant_and_nothing_in_the_request_can_name_another(
     http: httpx.AsyncClient, acme: Acme, other: Acme
 ) -> None:
@@ -115,6 +151,28 @@ async def test_what_people_say_to_an_anomaly_is_kept_with_its_reason(http: httpx
 
     assert answer.status_code == 200
     assert (shown["status"], shown["reason"]) == (status, "the customer asked for two")
+
+
+async def test_what_people_said_stays_with_its_anomaly_over_a_restart(settings: Settings, acme: Acme) -> None:
+    async def said(http: httpx.AsyncClient) -> dict[str, tuple[str, str | None]]:
+        return {each["subject"]: (each["status"], each["reason"]) for each in await found(http, acme[1], 2)}
+
+    with running(settings) as url:
+        async with httpx.AsyncClient(base_url=url) as http:
+            for customer in ("cus_1", "cus_2"):
+                await charged_twice(http, acme[1], acme[0].secrets[0], customer=customer)
+            first = next(each for each in await found(http, acme[1], 2) if each["subject"].startswith("cus_1"))
+            await http.post(f"/anomalies/{first['anomaly_id']}/false-positive", headers=bearer(acme[1]), json={"reason": "two seats"})
+            before = await said(http)
+    with running(settings) as url:
+        async with httpx.AsyncClient(base_url=url) as http:
+            await charged_twice(http, acme[1], acme[0].secrets[0], customer="cus_3")
+            await found(http, acme[1], 3)
+            after = await said(http)
+
+    assert set(before.values()) == {("false_positive", "two seats"), ("open", None)}
+    assert {subject: after[subject] for subject in before} == before
+    assert [status for subject, (status, _) in after.items() if subject not in before] == ["open"]
 
 
 async def test_a_closed_anomaly_cannot_be_acknowledged(http: httpx.AsyncClient, acme: Acme) -> None:

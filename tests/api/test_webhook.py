@@ -39,6 +39,22 @@ async def test_a_signed_event_is_stored_before_it_is_acknowledged(http: httpx.As
     assert [(row["event_id"], row["payload"]) for row in rows] == [("evt_1", body.decode())]
 
 
+async def test_an_acknowledgement_waits_neither_for_projection_nor_for_detection(http: httpx.AsyncClient, control: Any, acme: Acme) -> None:
+    tenant, made = acme
+    charged = {"id": "ch_1", "object": "charge", "amount": 2000, "currency": "usd", "created": 1_772_000_000, "status": "succeeded"}
+    async with control.transaction():
+        await control.execute(f"LOCK TABLE {tenant.schema_name}.charges, {tenant.schema_name}.anomalies IN ACCESS EXCLUSIVE MODE")
+
+        answer = await post(http, made.webhook_token, event(data={"object": charged}), timeout=10)
+        pending = await control.fetchval("SELECT count(*) FROM control.pending_events WHERE tenant_id = $1", tenant.tenant_id)
+
+    assert answer.status_code == 200
+    assert pending == 1
+    async with asyncio.timeout(20):
+        while not await control.fetchval(f"SELECT count(*) FROM {tenant.schema_name}.charges"):
+            await asyncio.sleep(0.05)
+
+
 async def test_an_unknown_event_type_is_stored_and_acknowledged(http: httpx.AsyncClient, control: Any, acme: Acme) -> None:
     tenant, made = acme
 

@@ -201,3 +201,10 @@ def test_a_payment_intent_gives_the_charges_that_it_carries(fields: Json, charge
     rows = read_event(event("payment_intent.succeeded", {"id": "pi_1", "object": "payment_intent", **fields}))
 
     assert [row.key for row in rows] == charges
+
+
+@pytest.mark.parametrize("kind", ["payment_intent.requires_action", "payment_intent.created", "payment_intent.processing"])
+def test_a_payment_that_waits_for_its_customer_is_no_attempt(kind: str) -> None:
+    waiting = {"id": "pi_1", "object": "payment_intent", "amount": 2000, "status": "requires_action", "latest_charge": None}
+
+    assert read_event(event(kind, waiting)) == []

@@ -30,6 +30,21 @@ def test_a_refund_may_fail_after_it_succeeded_and_then_stays_failed() -> None:
     assert failed.failure_reason == "lost_or_stolen_card"
 
 
+def test_a_credit_note_and_the_refund_that_pays_it_out_are_one_refund() -> None:
+    note = {
+        "id": "cn_1",
+        "object": "credit_note",
+        "amount": 500,
+        "currency": "usd",
+        "invoice": "in_1",
+        "refunds": [{"amount_refunded": 500, "refund": "re_1", "type": "refund"}],
+    }
+
+    rows = [*read_event(event("credit_note.created", note)), *read_event(event("refund.created", refund("re_1")))]
+
+    assert [row.key for row in rows] == ["re_1"]
+
+
 @pytest.mark.parametrize(
     ("older", "newer"), [("pending", "requires_action"), ("requires_action", "succeeded"), ("succeeded", "failed"), ("pending", "canceled")]
 )

@@ -182,3 +182,9 @@ def test_paused_collection_is_seen_though_the_status_stays_active() -> None:
 )
 def test_the_default_payment_method_may_be_a_source(fields: Json, method: str | None) -> None:
     assert read(subscription(**fields)).default_payment_method_id == method
+
+
+def test_an_update_that_waits_for_its_payment_has_changed_nothing_yet() -> None:
+    pending = {"subscription_items": [item(price=price(500))], "billing_cycle_anchor": None, "expires_at": NOW + DAY, "trial_end": None}
+
+    assert read(subscription(pending_update=pending)) == read(subscription())

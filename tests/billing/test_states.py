@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import permutations
 from typing import Any
 
@@ -10,11 +11,16 @@ import pytest
 from billingwatch.billing.readers import read_event
 from billingwatch.billing.store import project
 from billingwatch.postgres.connections import TenantConnection
+from billingwatch.postgres.migrations import render_upgrade
 
-from .payloads import NOW, customer, event, invoice, item, listed, payment_method, subscription
+from .payloads import NOW, customer, event, invoice, item, listed, payment_method, price, subscription
 from .tables import contents
 
 Json = dict[str, Any]
+MONTH = 31 * 86_400
+USAGE = item(
+    "si_2", current_period_end=NOW + 9 * MONTH, price=price(recurring={"interval": "month", "interval_count": 1, "usage_type": "metered"})
+)
 
 
 async def deliver(tenant: TenantConnection, *events: Json) -> list[str]:
@@ -25,9 +31,18 @@ async def deliver(tenant: TenantConnection, *events: Json) -> list[str]:
     return told
 
 
+async def kept(tenant: TenantConnection) -> list[Json]:
+    """All but the turns."""
+    return [row for row in await contents(tenant, "states") if row["kind"] != "turn"]
+
+
+async def turns(tenant: TenantConnection) -> list[Json]:
+    return [row for row in await contents(tenant, "states") if row["kind"] == "turn"]
+
+
 async def states(tenant: TenantConnection) -> list[tuple[str, str]]:
     """Kind and status, in the order of their versions."""
-    rows = sorted(await contents(tenant, "states"), key=lambda row: (row["object_id"], row["version"]))
+    rows = sorted(await kept(tenant), key=lambda row: (row["object_id"], row["version"]))
     return [(row["kind"], row["facts"].get("status")) for row in rows]
 
 
@@ -52,7 +67,7 @@ async def test_a_state_begins_when_its_event_occurred_and_reads_like_its_table(t
 
     row = await tenant_connection.fetchrow(
         "SELECT s.created_at, o.status, o.mrr, o.items, o.period_end_at FROM states AS s"
-        " CROSS JOIN LATERAL jsonb_populate_record(NULL::subscriptions, s.facts) AS o"
+        " CROSS JOIN LATERAL jsonb_populate_record(NULL::subscriptions, s.facts) AS o WHERE s.kind = 'subscription'"
     )
     (projected,) = await contents(tenant_connection, "subscriptions")
     assert row["created_at"].timestamp() == NOW + 5
@@ -98,7 +113,7 @@ async def test_the_first_that_is_heard_of_a_subscription_also_tells_what_it_was(
     await deliver(tenant_connection, changed({"items": listed(item(quantity=7))}, subscription("sub_1", item(quantity=2))))
 
     (projected,) = await contents(tenant_connection, "subscriptions")
-    rows = sorted(await contents(tenant_connection, "states"), key=lambda row: row["version"])
+    rows = sorted(await kept(tenant_connection), key=lambda row: row["version"])
     assert [row["facts"]["items"][0]["quantity"] for row in rows] == [7, 2]
     assert [row["created_at"].timestamp() for row in rows] == [NOW + 8, NOW + 9]
     assert projected["items"][0]["quantity"] == 2
@@ -117,6 +132,40 @@ async def test_the_first_that_is_heard_of_a_subscription_also_tells_what_it_was(
 async def test_what_tells_nothing_of_an_earlier_state_adds_none(tenant_connection: TenantConnection, before: Any):
     await deliver(tenant_connection, changed(before, subscription(status="active")))
 
-    assert len(await contents(tenant_connection, "states")) == 1
+    assert len(await kept(tenant_connection)) == 1
     (projected,) = await contents(tenant_connection, "subscriptions")
     assert projected["status"] == "active"
+
+
+@pytest.mark.parametrize(("told_after", "kept_turns"), [(5, [NOW, NOW + MONTH]), (2 * 3600, [NOW + MONTH])])
+async def test_a_period_turns_when_it_ends_and_when_it_is_told_of_as_it_begins(
+    tenant_connection: TenantConnection, told_after: int, kept_turns: list[int]
+):
+    """Whoever hears of a period later may not have heard of its invoice."""
+    renewed = subscription("sub_1", item(), USAGE, status="active")
+    told = [
+        event("customer.subscription.updated", renewed, event_id=f"evt_{after}", created=NOW + after)
+        for after in (told_after, told_after + 9000)
+    ]
+    for order in (told, told[::-1]):
+        await tenant_connection.execute("SAVEPOINT untold")
+        await deliver(tenant_connection, *order)
+        found = await turns(tenant_connection)
+        await tenant_connection.execute("ROLLBACK TO untold")
+
+        assert sorted(row["created_at"].timestamp() for row in found) == kept_turns
+        assert {row["facts"]["subscription_id"] for row in found} == {"sub_1"}
+
+
+async def test_a_database_from_before_turns_gets_those_of_the_states_it_has(tenant_connection: TenantConnection):
+    for number, after in enumerate((5, 9000)):
+        told = subscription(f"sub_{number}", item(), USAGE, status="active")
+        await deliver(tenant_connection, event("customer.subscription.updated", told, event_id=f"evt_{number}", created=NOW + after))
+    projected = await turns(tenant_connection)
+    (backfill,) = re.findall(r"INSERT INTO states .*?DO NOTHING", render_upgrade("tenant"), re.DOTALL)
+
+    await tenant_connection.execute("DELETE FROM states WHERE kind = 'turn'")
+    await tenant_connection.execute(backfill)
+
+    assert await turns(tenant_connection) == projected
+    assert len(projected) == 3

@@ -245,4 +245,5 @@ async def test_objects_of_a_test_clock_live_in_their_own_time(tenant_connection:
         tenant_connection, event("customer.subscription.created", subscription(created=NOW + 4000 * DAY, test_clock="clock_1"))
     )
 
-    assert [(change.table, change.created_at) for change in changes] == [("subscriptions", later), ("subscription_states", STARTED)]
+    told = [(change.table, change.created_at) for change in changes if change.table != "turn_states"]
+    assert told == [("subscriptions", later), ("subscription_states", STARTED)]

@@ -16,7 +16,7 @@ from billingwatch.detection.registry import DETECTORS
 from billingwatch.detection.store import Anomaly
 from billingwatch.postgres.connections import TenantConnection
 
-from .history import DAY, LATER, NOON, History, at, subscription
+from .history import DAY, LATER, NOON, History, at, charge, subscription
 from .test_order import by_history
 
 HOUR = 60
@@ -163,6 +163,13 @@ async def test_one_busier_week_among_quiet_ones_hides_no_spike(history: History)
     assert anomaly.evidence["numbers"]["strength"] > 3.5
 
 
+@pytest.mark.parametrize(("apart", "found"), [(5, 1), (1.4 * DAY, 0)])
+async def test_as_many_within_a_day_are_less_of_an_accident_than_within_a_week(history: History, apart: float, found: int):
+    before = ends("before", [-15 * DAY, -20 * DAY, -21 * DAY, -25 * DAY, -33 * DAY])
+
+    assert len(await judged(history, *renewals(), *before, *ends("many", [-number * apart for number in range(5)]), until=DAY)) == found
+
+
 async def test_less_than_twice_the_busiest_week_is_no_spike_however_quiet_the_others_were(history: History):
     before = ends("before", [-15 * DAY - i for i in range(4)])
 
@@ -172,6 +179,16 @@ async def test_less_than_twice_the_busiest_week_is_no_spike_however_quiet_the_ot
 async def test_until_there_are_weeks_to_compare_with_it_is_learning(history: History):
     assert await judged(history, *renewals(since=-36), *ends("spike", now(20))) == []
     assert len(await judged(history, *ends("more", [3 * DAY + i for i in range(20)]), until=4 * DAY)) == 1
+
+
+async def test_of_a_tenant_with_few_subscriptions_charges_tell_how_long_it_is_watched(history: History):
+    young = await judged(history, *renewals(since=-36), *ends("spike", now(5)), until=2 * DAY)
+    await history.see(charge("first", -45 * DAY))
+
+    watched = await judged(history, *ends("more", [HOUR]), until=2 * DAY)
+
+    assert young == []
+    assert [anomaly.evidence["numbers"]["ended"] for anomaly in watched] == [6]
 
 
 async def test_a_small_part_of_the_subscriptions_is_no_spike_and_a_large_one_critical(history: History):

@@ -232,3 +232,70 @@ async def test_a_part_billed_twice_counts_from_the_threshold_on(history: History
     await history.see(renewal("c", 0, subscription_id="sub_2"), renewal("d", 10, subscription_id="sub_2"))
 
     assert [anomaly.evidence["objects"]["subscription"] for anomaly in await history.anomalies(DOUBLE)] == ["sub_2"]
+
+
+@pytest.mark.parametrize(("first", "second"), [(31, 30), (31, 28), (30, 31)])
+async def test_a_renewal_three_days_early_is_one_however_long_the_months_are(history: History, first: int, second: int):
+    await history.see(renewal("a", 0, first), renewal("b", first - 3, second))
+
+    assert (await history.anomaly()).evidence["numbers"]["overlap_days"] == 3
+
+
+def known(told: float, start: float = -22, end: float = 9, **fields: Any) -> Any:
+    """What an event at `told` (days) says of sub_1, whose period began before the history."""
+    period = {"period_start_at": at(start * DAY), "period_end_at": at(end * DAY), "mrr": 1000}
+    return subscription("1", told * DAY, item(start * DAY, end * DAY), made=-90 * DAY, **{**period, **fields})
+
+
+async def test_a_period_from_before_the_history_is_known_by_the_subscription(history: History):
+    await history.see(known(-20), renewal("b", 0, total=2900))
+
+    (anomaly,) = await history.anomalies(DOUBLE)
+    assert (anomaly.severity, anomaly.evidence["numbers"]["overlap_days"]) == ("warning", 9)
+    assert anomaly.summary == (
+        "Subscription sub_1 of cus_1 was invoiced 2 times for the period from 2026-02-08: 29.00 USD too much, the first before this history"
+    )
+    assert anomaly.evidence["objects"]["invoices"] == ["in_b"]
+    assert anomaly.evidence["event_ids"] == [known(-20).event_id, renewal("b", 0).event_id]
+
+
+async def test_the_first_invoice_that_comes_late_is_the_one_it_was_known_by(history: History):
+    await history.see(known(-20), renewal("b", 0))
+    before = await history.anomalies(DOUBLE)
+    await history.see(renewal("a", -22))
+
+    (anomaly,) = await history.anomalies(DOUBLE)
+    assert (anomaly.fingerprint, anomaly.severity) == (before[0].fingerprint, "critical")
+    assert anomaly.evidence["objects"]["invoices"] == ["in_a", "in_b"]
+
+
+async def test_a_renewal_on_time_is_none_though_its_period_is_told_before_its_invoice(history: History):
+    told_first = known(-1 / 1440, start=0, end=31)
+    await history.see(known(-20, start=-31, end=0), told_first, renewal("b", 0))
+
+    assert await history.anomalies(DOUBLE) == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"status": "trialing", "trial_end_at": at(9 * DAY)}, {"mrr": 0}, {"status": "incomplete"}],
+    ids=["trial", "free", "incomplete"],
+)
+async def test_a_period_that_nobody_paid_for_is_billed_once(history: History, fields: dict[str, Any]):
+    await history.see(known(-20, **fields), renewal("b", 0))
+
+    assert await history.anomalies(DOUBLE) == []
+
+
+async def test_a_moved_anchor_explains_a_renewal_within_a_period_from_before_the_history(history: History):
+    await history.see(known(-20), known(-5, end=0, billing_cycle_anchor_at=at(0)), renewal("b", 0))
+
+    assert await history.anomalies(DOUBLE) == []
+
+
+async def test_use_is_billed_when_the_period_from_before_the_history_has_ended(history: History):
+    metered = [item(-31 * DAY, 0, usage_type="metered"), item(-200 * DAY, 165 * DAY, item_id="si_2", interval="year")]
+    told = subscription("1", -20 * DAY, *metered, made=-90 * DAY, mrr=1000, period_start_at=at(-31 * DAY), period_end_at=at(0))
+    await history.see(told, renewal("b", 0, lines=[line(-31 * DAY, 0)]))
+
+    assert await history.anomalies(DOUBLE) == []

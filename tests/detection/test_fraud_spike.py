@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from billingwatch.billing.rows import Charge, Dispute
@@ -174,3 +176,74 @@ async def test_a_fraud_spike_ends_when_its_last_case_leaves_the_window(history: 
 
     assert outcome.settle_at == at(5 * 60 + 7 * DAY)
     assert (await history.anomaly()).status == "resolved"
+
+
+def watched(*, weeks: int = 5, **fields: Any) -> list[Charge]:
+    """A payment an hour for some weeks, until NOON."""
+    return [charge(f"w_{i}", -i * 60, **fields) for i in range(1, weeks * 7 * 24)]
+
+
+def stolen(count: int, *, minutes: float = 0, every: float = 60, name: str = "stolen") -> list[Dispute]:
+    return [warning(f"{name}_{i}", minutes + i * every) for i in range(count)]
+
+
+async def test_few_cases_within_a_day_stand_out_where_there_are_none(history: History):
+    await history.see(*watched(amount=500))
+    await history.see(*(charge(f"stolen_{i}", -DAY + i) for i in range(4)), *stolen(4))
+
+    anomaly = await history.anomaly()
+    assert anomaly.summary == "4 charges were reported as fraud within a day (usually 0.25); 40.00 USD at risk"
+    assert (anomaly.severity, anomaly.opened_at, anomaly.evidence["numbers"]["cases"]) == ("warning", at(180), 4)
+    assert anomaly.evidence["window"] == {"since": at(180 - DAY).isoformat(), "until": at(180).isoformat()}
+    assert anomaly.evidence["numbers"]["peak_payments"] is None
+
+
+async def test_many_payments_hide_no_surge(history: History):
+    await history.see(*watched(), *(charge(f"more_{i}", -DAY - i) for i in range(2000)), *stolen(6))
+
+    assert (await history.anomaly()).summary.startswith("6 charges were reported as fraud within a day (usually 0.25)")
+
+
+async def test_what_exceeds_the_limit_of_networks_is_told_by_that(history: History):
+    await history.see(*watched(), *stolen(6))
+
+    assert (await history.anomaly()).summary == "6 charges were reported as fraud within 7 days of 163 payments"
+
+
+async def test_a_tenant_with_a_case_a_day_has_four_now_and_then(history: History):
+    history.thresholds = {NAME: FraudSpike(min_rate=1)}
+    await history.see(*watched())
+    await history.see(*stolen(32, minutes=-32 * DAY, every=DAY, name="usual"), *stolen(4))
+
+    assert await history.anomalies() == []
+
+
+async def test_four_cases_over_days_are_no_surge(history: History):
+    await history.see(*watched(), *stolen(4, every=DAY / 3 + 1))
+
+    assert await history.anomalies() == []
+
+
+async def test_until_there_are_weeks_to_compare_with_a_surge_is_learning(history: History):
+    await history.see(*watched(weeks=2), *stolen(4))
+    young = await history.anomalies()
+    await history.see(*(charge(f"older_{i}", (-15 - i) * DAY) for i in range(4)))
+
+    assert young == []
+    assert (await history.anomaly()).opened_at == at(180)
+
+
+async def test_an_inquiry_of_the_baseline_that_becomes_a_dispute_weeks_later_counts_in_it(history: History):
+    asked = [dispute(f"asked_{i}", (-5 - i / 2) * DAY, kind="inquiry", status="warning_needs_response") for i in range(24)]
+    await history.see(*watched(), *(charge(f"more_{i}", -DAY - i) for i in range(2000)), *asked, *stolen(4))
+    before = await history.anomalies()
+    await history.see(*(dispute(f"asked_{i}", (-5 - i / 2) * DAY, snapshot=2, updated=20 * DAY) for i in range(24)))
+
+    assert [anomaly.opened_at for anomaly in before] == [at(180)]
+    assert [anomaly for anomaly in await history.anomalies() if anomaly.opened_at == at(180)] == []
+
+
+async def test_surges_of_connected_accounts_are_judged_by_their_own_weeks(history: History):
+    await history.see(*watched(account="acct_2"), *stolen(2), *(warning(f"elsewhere_{i}", i * 60, account="acct_2") for i in range(4)))
+
+    assert (await history.anomaly()).subject == "fraud acct_2"

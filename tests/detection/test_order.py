@@ -56,7 +56,7 @@ LOW: Mapping[str, Thresholds] = {
     "delivery_storm": DeliveryStorm(min_deliveries=3, min_events=2, min_deliveries_of_one=6, critical_events=5),
     "dispute_opened": DisputeOpened(large_factor=1),
     "duplicate_charge": DuplicateCharge(window_minutes=20),
-    "fraud_spike": FraudSpike(window_days=1, min_cases=2, min_rate=0.02),
+    "fraud_spike": FraudSpike(window_days=1, min_cases=3, min_rate=0.02, surge_cases=2, baseline_days=7, min_strength=1),
     "large_refund": LargeRefund(min_amount=1, median_factor=1, large_factor=0.5, baseline_days=7),
     "plan_downgrade": PlanDowngrade(min_share=0.01, warning_mrr_share=0.01, settle_days=1),
     "refund_spike": RefundSpike(window_hours=6, min_refunds=3, baseline_factor=1.2, min_strength=2, baseline_days=3),

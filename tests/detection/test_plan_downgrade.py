@@ -70,7 +70,7 @@ async def test_going_down_to_a_free_plan_is_a_downgrade(history: History):
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        pytest.param({"mrr": 900}, {"mrr": 9900}, id="an upgrade by price swap (D14)"),
+        pytest.param({"mrr": 900}, {"mrr": 9900}, id="an upgrade by price swap"),
         pytest.param(seats(5), seats(10), id="more seats"),
         pytest.param({"period_end_at": NOON}, {"period_end_at": NOON + timedelta(days=30)}, id="a renewal"),
         pytest.param({"discounted": True}, {"discounted": False}, id="a coupon that expired"),

@@ -6,11 +6,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from billingwatch.detection.catalog import override
 from billingwatch.detection.detector import Detector
 from billingwatch.detection.registry import DETECTORS
-from billingwatch.errors import InputInvalid
+from billingwatch.errors import ThresholdsInvalid
 from billingwatch.postgres.tenant_plane import metadata
 
+FRAUD = DETECTORS["fraud_spike"]
 ALL = pytest.mark.parametrize("detector", DETECTORS.values(), ids=DETECTORS)
 
 
@@ -23,6 +25,7 @@ def fields_of(detector: Detector[Any]) -> dict[str, dict[str, Any]]:
 def test_a_detector_is_named_and_described(detector: Detector[Any]):
     assert re.fullmatch(r"[a-z]+(_[a-z]+)*", detector.name)
     assert DETECTORS[detector.name] is detector
+    assert detector.parameters.__module__.endswith(f".detectors.{detector.name}")
     assert detector.title
     assert detector.description.endswith(".")
 
@@ -50,21 +53,21 @@ def test_a_detectors_sql_is_one_text_for_all_tenants_and_both_isolations(detecto
             assert "." not in table
 
 
-def test_thresholds_not_given_keep_their_defaults():
-    thresholds = DETECTORS["fraud_spike"].read_thresholds({"min_cases": 3})
+def test_thresholds_not_given_keep_their_values():
+    thresholds = override(FRAUD, FRAUD.thresholds(min_rate=0.03), {"min_cases": 3})
 
-    assert (thresholds.min_cases, thresholds.window_days) == (3, 7)
+    assert (thresholds.min_cases, thresholds.min_rate, thresholds.window_days) == (3, 0.03, 7)
 
 
 @pytest.mark.parametrize(
-    ("overrides", "message"),
+    ("changes", "message"),
     [
-        ({"min_cases": 1}, r"thresholds of fraud_spike: Expected `int` >= 2 - at `\$\.min_cases`"),
-        ({"min_rate": 7.5}, r"<= 1(\.0)? - at `\$\.min_rate`"),
-        ({"min_case": 5}, "unknown field `min_case`"),
-        ({"window_days": "7"}, r"Expected `int`, got `str`"),
+        ({"min_cases": 1}, r"thresholds of fraud_spike: `min_cases` must be a whole number from 2 to \d+ \(.+\)"),
+        ({"min_rate": 7.5}, r"`min_rate` must be a number from .+ to 1(\.0)? "),
+        ({"min_case": 5}, r"`min_case` is none of them; they are .*`min_cases`"),
+        ({"window_days": "7"}, "`window_days` must be a whole number from "),
     ],
 )
-def test_a_threshold_out_of_bounds_or_unknown_is_refused_by_name(overrides: dict[str, object], message: str):
-    with pytest.raises(InputInvalid, match=message):
-        DETECTORS["fraud_spike"].read_thresholds(overrides)
+def test_a_threshold_out_of_bounds_or_unknown_is_refused_by_name(changes: dict[str, object], message: str):
+    with pytest.raises(ThresholdsInvalid, match=message):
+        override(FRAUD, FRAUD.thresholds(), changes)

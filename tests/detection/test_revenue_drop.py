@@ -61,7 +61,7 @@ async def test_steady_sales_are_fine(history: History):
 
 
 async def test_the_night_is_compared_with_nights_and_midnight_is_no_drop(history: History):
-    """D17: the day so far against whole days fell at every midnight."""
+    """The day so far against whole days fell at every midnight."""
     await history.see(*sales(-5 * WEEK, 3 * DAY, minutes=15, when=lambda minute: 8 <= (minute / 60 + 12) % 24 < 20))
     await history.tick(at(3 * DAY))
 
@@ -98,6 +98,22 @@ async def test_a_round_of_annual_renewals_is_no_drop_a_week_later(history: Histo
     await history.tick(at(0))
 
     assert await history.anomalies() == []
+
+
+async def test_days_of_a_sale_in_two_of_three_weeks_do_not_make_an_ordinary_day_a_drop(history: History):
+    """NOON's weekday had three times as many sales one and two weeks ago, and as many as now three weeks ago, when history begins."""
+    bargains = [sale for weeks in (1, 2) for sale in sales(-weeks * WEEK, DAY - weeks * WEEK, minutes=15, name=f"bargain_{weeks}")]
+    await history.see(*sales(-3 * WEEK - DAY, DAY), *bargains)
+    await history.tick(at(DAY))
+
+    assert await history.anomalies() == []
+
+
+async def test_three_weeks_that_agree_are_enough(history: History):
+    await history.see(*sales(-3 * WEEK - DAY, 0))
+    await history.tick(at(DAY))
+
+    assert (await history.anomaly()).subject == "usd"
 
 
 async def test_one_large_sale_does_not_make_its_absence_a_drop(history: History):

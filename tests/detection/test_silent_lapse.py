@@ -85,6 +85,19 @@ async def test_renewals_need_not_be_told_by_the_subscription_where_the_invoice_i
     assert await lapses(history) == []
 
 
+async def test_one_that_is_first_heard_of_within_its_period_is_missed_at_its_end(history: History):
+    """As all are when a tenant begins to listen: a change of the subscription is all that ever told of it."""
+    await history.see(subscription("1", 12 * DAY, item(0, MONTH), made=-300 * DAY), invoice("of_another", 20 * DAY))
+
+    assert await lapses(history) == ["sub_1 2026-04-02"]
+
+
+async def test_a_period_that_began_before_anything_was_heard_of_it_may_have_been_invoiced(history: History):
+    await history.see(subscription("1", 120, item(0, MONTH), made=-300 * DAY), invoice("of_another", 60))
+
+    assert await lapses(history, days=20) == []
+
+
 async def test_an_invoice_that_comes_late_ends_it(history: History):
     await history.see(*first_month())
     await history.tick(at(MONTH + GRACE + 60))

@@ -113,6 +113,34 @@ async def test_few_events_are_not_judged(history: History):
     assert await history.anomalies() == []
 
 
+async def test_a_lag_of_a_tenant_with_few_events_is_seen_in_those_of_the_days_before(history: History):
+    """Three or four an hour, and none at night."""
+    await history.receive(*every(20, "fine", -DAY, -DAY + 240), *every(20, "late", 1, 241, sent=3600))
+    for hour in range(1, 13):
+        await history.tick(at(60 * hour))
+
+    anomaly = await history.anomaly()
+    assert (anomaly.subject, anomaly.opened_at, anomaly.evidence["numbers"]["samples"]) == ("stripe", at(120), 10)
+
+
+async def test_a_lag_of_few_events_goes_on_until_others_come_in_time(history: History):
+    await history.receive(*every(20, "late", 1, 241, travelled=90), *every(20, "fine", DAY, DAY + 240))
+    for hour in range(1, 40):
+        await history.tick(at(60 * hour))
+
+    anomaly = await history.anomaly()
+    assert (anomaly.subject, anomaly.status) == ("network", "resolved")
+    assert at(DAY) < anomaly.last_seen_at < at(DAY + 180)
+
+
+async def test_what_happened_during_one_restart_of_ours_is_no_lag(history: History):
+    """All of a renewal's events are tried again minutes later, and nothing that came before tells of it."""
+    await history.receive(*(delivery(f"held_{i}", 8 + i / 60, sent=400) for i in range(12)))
+    await history.tick(at(60))
+
+    assert await history.anomalies() == []
+
+
 async def test_a_delay_of_hours_is_critical_and_one_anomaly(history: History):
     await history.receive(*every(2, "a", 1, 240, sent=4000))
     for hour in range(1, 5):
@@ -144,9 +172,10 @@ async def test_connected_accounts_come_through_an_endpoint_of_their_own(history:
 @pytest.mark.parametrize(
     ("thresholds", "expected"),
     [
-        (WebhookLag(), 0),
-        (WebhookLag(window_hours=3), 1),
-        (WebhookLag(window_hours=3, stripe_median_seconds=3700, stripe_p90_seconds=3700), 0),
+        (WebhookLag(), 1),
+        (WebhookLag(min_events=20), 0),
+        (WebhookLag(window_hours=3, min_events=12), 1),
+        (WebhookLag(stripe_median_seconds=3700, stripe_p90_seconds=3700), 0),
     ],
 )
 async def test_thresholds_count(history: History, thresholds: WebhookLag, expected: int):

@@ -109,6 +109,14 @@ async def test_one_odd_week_does_not_hide_a_silence(history: History):
     assert (await history.anomalies())[-1].opened_at == at(180)
 
 
+async def test_half_of_the_weeks_being_busier_does_not_make_an_ordinary_week_silent(history: History):
+    """A burst an hour is usual; in the three weeks before now there were four."""
+    await history.receive(*every(60, -6 * WEEK - 60, 0), *every(15, -3 * WEEK, 0, "busy"))
+    await history.tick(at(8 * 60))
+
+    assert await history.anomalies() == []
+
+
 async def test_reconciled_events_are_no_sign_of_life(history: History):
     await heard_until(history, 0)
     await history.receive(*(replayed(f"r_{i}", i * 10, ago=30) for i in range(24)))

@@ -49,6 +49,7 @@ def test_a_tenants_life_from_the_command_line(standing: Any) -> None:
             "error: thresholds of duplicate_charge: `window_minutes` must be a whole number from 1 to 1440 (minutes)",
         ),
         (("mutes", "remove", "taken", "77"), "error: there is no mute `77`"),
+        (("events", "retry", "taken", "evt_nope"), "error: no failed event `evt_nope` is waiting"),
         (
             ("backtest", "taken", "--detector", "fraud_spike", "--since", "soon"),
             "error: `since` is a moment like `2026-03-01` or a span like `30d`, not `soon`",
@@ -61,7 +62,9 @@ def test_a_wrong_command_is_one_clear_line_and_exit_code_2(standing: Any, argume
     wrong = standing.run(*arguments, check=False)
 
     assert wrong.returncode == 2
-    assert line in wrong.stderr.decode().splitlines()
+    first, *rest = wrong.stderr.decode().splitlines()
+    assert first == line
+    assert all(each.startswith("hint: ") for each in rest)
     assert wrong.stdout == b""
 
 

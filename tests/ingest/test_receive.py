@@ -14,9 +14,9 @@ from billingwatch.errors import (
     Overloaded,
     RateLimited,
     SignatureInvalid,
-    TenantNotFound,
     TenantSuspended,
     TenantUnconfigured,
+    WebhookTokenUnknown,
 )
 from billingwatch.ingest.rate_limit import RateLimit
 from billingwatch.ingest.receive import Receiver
@@ -108,7 +108,7 @@ async def test_a_retry_with_a_fresh_signature_is_the_same_event(make_receiver, r
 
 async def test_an_unknown_token_is_told_apart_before_anything_else(make_receiver, acme):
     for token in ("", "unknown", acme[1][:-1], acme[1] + "/"):
-        with pytest.raises(TenantNotFound):
+        with pytest.raises(WebhookTokenUnknown):
             await make_receiver().receive(token, b"not even JSON", None)
 
 

@@ -20,6 +20,7 @@ from billingwatch.lab.quality.plan import (
     plan_streams,
 )
 from billingwatch.lab.quality.report import Wish
+from billingwatch.simulate.deliveries import TROUBLES
 from billingwatch.simulate.incidents.registry import INCIDENTS
 from billingwatch.simulate.profiles import PROFILES
 
@@ -31,7 +32,7 @@ def wishes(stream: Stream):
 
 
 def fitting(kind: str) -> list[str]:
-    return [name for name in NAMES if name not in INCIDENTS or INCIDENTS[name].fits(PROFILES[kind])]
+    return [name for name in NAMES if {**INCIDENTS, **TROUBLES}[name].fits(PROFILES[kind])]
 
 
 def plan(**options: object):

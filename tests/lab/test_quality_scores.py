@@ -230,3 +230,13 @@ def test_a_readme_without_a_place_for_the_report_is_an_error(readme_quality):
 
     with pytest.raises(ValueError, match="mark the place"):
         readme_quality.render("no place", report)
+
+
+def test_nobody_has_to_find_what_is_arguable():
+    doubtful = msgspec.structs.replace(truth(5000), arguable=True)
+    found, silent = stream([alarm(1000), alarm(5000)], [truth(1000), doubtful]), stream([alarm(1000)], [truth(1000), doubtful])
+
+    for each in (found, silent):
+        assert scored(each).recall.part == scored(each).recall.whole == 1
+        assert (scored(each).precision.part, scored(each).precision.whole) == (1, 1)
+        assert summarize(WISH, [each], seconds=1).ours.missed == []

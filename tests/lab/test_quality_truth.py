@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import msgspec
+
 from billingwatch.lab.quality.truth import Alarm, Truth, first_arrivals_of, match, slack_of, truth_of
 from billingwatch.simulate.deliveries import Delivery
 from billingwatch.simulate.incidents.scenes import Label
@@ -175,3 +177,12 @@ def test_a_silence_can_be_known_from_its_beginning_and_not_only_when_it_is_over(
     )
 
     assert truth_of(label, first_arrivals_of([late])).arrived_at == 600
+
+
+def test_an_alarm_about_what_is_arguable_counts_neither_way_unless_it_is_about_more():
+    doubtful = msgspec.structs.replace(truth(ids=("re_1",)), arguable=True)
+    alarms = [alarm(ids=("re_1",)), alarm(ids=("re_1", "re_2")), alarm(ids=("re_3",))]
+
+    matches = match(alarms, [doubtful, truth(ids=("re_2",))], no_slack)
+
+    assert matches.verdicts == ["collateral", "true", "false"]

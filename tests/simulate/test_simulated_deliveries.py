@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -80,6 +81,27 @@ def test_in_a_silence_nothing_arrives_and_afterwards_everything_does(profile):
     assert profile == "tiny" or lengths[0] < lengths[-1]
 
 
+def happenings(events):
+    times = sorted(event["created"] for event in events)
+    return 1 + sum(later - earlier > 600 for earlier, later in pairwise(times))
+
+
+@pytest.mark.parametrize(("name", "faint", "loud"), [("webhook_silence", 18, 30), ("webhook_lag", 5, 9), ("webhook_lag_network", 5, 9)])
+def test_a_trouble_lasts_until_it_has_kept_enough_of_what_happened(name, faint, loud):
+    """Events come in bursts: one renewal makes a dozen, and an account that misses one burst misses nothing that it would know of."""
+    for strength, at_least in ((0, faint), (1, loud)):
+        _, label, _ = troubled(name, strength=strength)
+        end = label.ended_at if name == "webhook_silence" else label.ended_at + 600
+        known = set(label.event_ids)
+        assert happenings([event for event in EVENTS["saas"] if event["id"] in known and event["created"] < end]) >= at_least
+
+
+def test_what_is_too_quiet_to_be_missed_within_days_is_not_asked_for_a_silence():
+    fits = TROUBLES["webhook_silence"].fits
+
+    assert [name for name in PROFILES if not fits(PROFILES[name])] == ["tiny"]
+
+
 def test_a_quieter_account_must_be_silent_for_longer():
     _, tiny, _ = troubled("webhook_silence", profile="tiny", strength=0)
     _, saas, _ = troubled("webhook_silence", profile="saas", strength=0)
@@ -127,7 +149,7 @@ def test_a_slow_network_holds_back_what_was_signed_in_time_but_not_until_the_sig
 
 
 def test_a_storm_brings_the_same_events_over_and_over():
-    for strength, events, times in ((0, 1, 6), (0.5, 10, 27), (1, 20, 48)):
+    for strength, events, times in ((0, 1, 8), (0.5, 10, 27), (1, 20, 48)):
         _, label, storm = troubled("delivery_storm", strength=strength)
         counts = Counter(delivery.event["id"] for delivery in storm)
         assert len(counts) == len(label.event_ids) == events

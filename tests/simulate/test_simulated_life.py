@@ -103,7 +103,9 @@ def test_cards_that_nobody_replaces_are_refused_as_expired():
 def test_cards_about_to_end_are_labelled_from_when_events_have_shown_them_until_they_are_replaced():
     cards, ended_early = 0, 0
     for seed in range(3):
-        events, labels = account("saas", seed=seed, days=365, customers=200, sales_per_month=0.0)
+        events, labels = account(
+            "saas", seed=seed, days=220, customers=200, sales_per_month=0.0, purchases_per_day=0.0, habits_per_week=0.0
+        )
         shown: dict[str, int] = {}
         for event in events:
             shown.setdefault(event["data"]["object"]["id"], event["created"])

@@ -308,6 +308,22 @@ async def test_a_backfill_reaches_the_rows_of_every_tenant_and_the_tenants_come_
             assert await scoped.fetchval("SELECT nickname FROM customers") == tenant.name
 
 
+async def test_a_statement_of_a_revision_that_adds_rows_adds_each_tenants_own(service, watched, database, add_revision):
+    add_revision(
+        "tenant",
+        'op.execute("INSERT INTO customers (customer_id, name, deleted, created_at, updated_at, event_id, version)'
+        " SELECT 'copy of ' || customer_id, name, deleted, created_at, updated_at, event_id, version FROM customers\")",
+    )
+
+    done = await migrate(service.control, database)
+
+    assert [one.error for one in done] == [None]
+    for tenant in watched:
+        async with tenant_scope(service.control, tenant) as scoped:
+            rows = await scoped.fetch("SELECT customer_id, name FROM customers ORDER BY customer_id")
+        assert [tuple(row) for row in rows] == [("copy of cus_1", tenant.name), ("cus_1", tenant.name)]
+
+
 async def test_a_table_that_a_later_revision_makes_is_shared_and_guarded_like_the_first(service, watched, database, add_revision):
     add_revision(
         "tenant",

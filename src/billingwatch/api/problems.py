@@ -23,6 +23,7 @@ STATUS: dict[type[errors.BillingWatchError], int] = {
     errors.Unauthenticated: 401,
     errors.TenantSuspended: 403,
     errors.TenantNotFound: 404,
+    errors.WebhookTokenUnknown: 404,
     errors.EventNotFound: 404,
     errors.AnomalyNotFound: 404,
     errors.DetectorNotFound: 404,

@@ -5,22 +5,27 @@ and in whatever order it arrived.
 
 Kept beside them are the first payments of a customer in a currency, by which it is known without a pass over all charges which currencies
 are the customer's. Their object is the customer's id and the currency, their version the order in which they were made.
+
+So are the turns of subscriptions, the seconds at which a period of what they sell ends and the next begins, by which it is known without a
+pass over all states what is due. Their object is the subscription's id and the second, and they are created then, which may be years ahead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Literal, TypeAlias
 
 import msgspec
 
 from billingwatch.billing.rows import Charge, Customer, Invoice, PaymentMethod, Row, Subscription
+from billingwatch.billing.shapes import from_seconds
 
-Kind: TypeAlias = Literal["customer", "first_charge", "invoice", "payment_method", "subscription"]
+Kind: TypeAlias = Literal["customer", "first_charge", "invoice", "payment_method", "subscription", "turn"]
 
 KINDS: Mapping[type[Row], Kind] = {Customer: "customer", Invoice: "invoice", PaymentMethod: "payment_method", Subscription: "subscription"}
 FIRST_CHARGES = 5  # of a customer in a currency; there may be more of them in the table, never fewer
+TOLD_WITHIN = timedelta(hours=1)  # of its turn; who hears of a period later may not have heard of its invoice
 UNPAID = frozenset({"open", "uncollectible"})
 LEFT_OUT: Mapping[str, frozenset[str]] = {
     # Kept elsewhere, large, or personal.
@@ -66,6 +71,9 @@ def states_of(rows: Iterable[Row]) -> Sequence[State]:
             event_id=row.event_id,
             facts={name: getattr(row, name) for name in row.__struct_fields__ if name not in omitted},
         )
+        if isinstance(row, Subscription):
+            for turn in _turns(row):
+                found.setdefault((turn.object_id, turn.version), turn)
     return [found[key] for key in sorted(found)]
 
 
@@ -79,6 +87,31 @@ def _first_charge(charge: Charge, customer_id: str) -> State:
         event_id=charge.event_id,
         facts={"charge_id": charge.charge_id, "customer_id": customer_id, "currency": charge.currency},
     )
+
+
+def _turns(subscription: Subscription) -> Iterator[State]:
+    """Give the ends of its periods, and the beginnings of those that it tells of at once. What is metered is billed if it is used."""
+    for item in subscription.items:
+        if item["usage_type"] == "metered":
+            continue
+        began, ends = _instant(item["period_start"], subscription.period_start_at), _instant(item["period_end"], subscription.period_end_at)
+        at_once = began is not None and timedelta(0) <= subscription.updated_at - began <= TOLD_WITHIN
+        for at in (began if at_once else None, ends):
+            if at is not None:
+                yield State(
+                    object_id=f"{subscription.subscription_id} {int(at.timestamp())}",
+                    version="1",
+                    kind="turn",
+                    account=subscription.account,
+                    created_at=at,
+                    event_id="",  # whichever came first would depend on their order
+                    facts={"subscription_id": subscription.subscription_id},
+                )
+
+
+def _instant(of_item: object, otherwise: datetime | None) -> datetime | None:
+    """Older API versions tell the period of the subscription alone."""
+    return from_seconds(of_item) if isinstance(of_item, int) else otherwise
 
 
 def _left_unpaid(invoice: Invoice) -> bool:

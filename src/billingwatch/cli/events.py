@@ -7,6 +7,7 @@ import rich_click as click
 from billingwatch.cli.output import print_json, print_table, talk
 from billingwatch.cli.session import Session, run_session
 from billingwatch.clock import utc_now
+from billingwatch.errors import DeadLetterNotFound
 from billingwatch.tenancy.provision import find_tenant
 from billingwatch.visit import DeadLetter, list_dead_letters, retry_dead_letters
 
@@ -44,4 +45,6 @@ def retry(tenant: str, event_id: str | None) -> None:
         return await retry_dead_letters(session.control, found.tenant_id, event_id, as_of=utc_now())
 
     count = run_session(work)
-    talk.print(f"{count} events queued")
+    if event_id is not None and not count:
+        raise DeadLetterNotFound(event_id=event_id)
+    talk.print(f"{count} event{'' if count == 1 else 's'} queued")

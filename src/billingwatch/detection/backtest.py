@@ -12,7 +12,7 @@ import msgspec
 
 from billingwatch.detection.detector import Detector, Incident, Severity, Thresholds
 from billingwatch.detection.engine import beginning, find_incidents
-from billingwatch.detection.reconcile import Found, fingerprint_of, match
+from billingwatch.detection.revision import Found, fingerprint_of, match
 from billingwatch.detection.store import Anomaly, Status, list_judged
 from billingwatch.errors import BacktestFailed, InputInvalid
 from billingwatch.postgres.connections import TenantConnection
@@ -20,7 +20,6 @@ from billingwatch.postgres.connections import TenantConnection
 ROWS_LIMIT = 500  # incidents that are listed, latest first; all of them are counted
 
 When: TypeAlias = Literal["both", "before", "then"]
-
 
 _AGO = re.compile(r"([0-9]{1,5})([hdw])")
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}

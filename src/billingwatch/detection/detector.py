@@ -9,7 +9,6 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 import msgspec
 
 from billingwatch.billing.money import format_money
-from billingwatch.errors import InputInvalid
 
 Severity: TypeAlias = Literal["info", "warning", "critical"]
 Row: TypeAlias = Mapping[str, Any]
@@ -83,13 +82,6 @@ class Detector(msgspec.Struct, Generic[ThresholdsT], frozen=True, kw_only=True):
     """SELECT with parameters since, until, then those of `parameters`: one row per incident whose rows were created between the two."""
     parameters: Callable[[ThresholdsT], tuple[object, ...]]
     judge: Callable[[Row, ThresholdsT], Incident]
-
-    def read_thresholds(self, overrides: Mapping[str, object]) -> ThresholdsT:
-        """Defaults with some fields replaced; InputInvalid names the field and its bound."""
-        try:
-            return msgspec.convert(overrides, self.thresholds)
-        except msgspec.ValidationError as error:
-            raise InputInvalid(reason=f"thresholds of {self.name}: {error}") from error
 
 
 def subject_of(name: str, account: str) -> str:

@@ -1,4 +1,4 @@
-"""Detect: judge again what changed rows can affect, and reconcile with the stored anomalies.
+"""Detect: judge again what changed rows can affect, and revise the stored anomalies.
 
 Rows outside all looks keep their verdicts, so the stored anomalies speak for them. An anomaly that a look touches is judged again from its
 beginning to its end, since incidents can grow, shrink, merge and split.
@@ -20,8 +20,8 @@ from billingwatch.billing.store import Change
 from billingwatch.detection.detector import LATENESS, Detector, Incident, Thresholds
 from billingwatch.detection.looks import END, Span, instants, looks_of, shift
 from billingwatch.detection.outcome import DetectionOutcome, Finding, Postponed, joined
-from billingwatch.detection.reconcile import Found, Revision, fingerprint_of, reconcile
 from billingwatch.detection.registry import DETECTORS
+from billingwatch.detection.revision import Found, Revision, fingerprint_of, overlap, revise
 from billingwatch.detection.store import (
     Anomaly,
     lock_anomalies,
@@ -229,11 +229,11 @@ async def _search(
             historical=replayed or as_of - incident.last_seen_at > HISTORICAL_AFTER,
         )
         for fingerprint, incident in found.items()
-        if _touched(incident, near) or any(_overlap(incident, anomaly) for anomaly in judged)
+        if _touched(incident, near) or any(overlap(incident, anomaly) for anomaly in judged)
     ]
     holding = {each.fingerprint for each in at_hand}
     known = [anomaly for anomaly in stored if anomaly in judged or anomaly.fingerprint in holding]
-    return at_hand, list(reconcile(detector.name, at_hand, known, quiet, as_of))
+    return at_hand, list(revise(detector.name, at_hand, known, quiet, as_of))
 
 
 def _ends_at(detector: Detector[Any], incident: Incident, quiet: timedelta) -> datetime | None:
@@ -245,11 +245,6 @@ def _ends_at(detector: Detector[Any], incident: Incident, quiet: timedelta) -> d
 
 def _touched(run: Incident | Anomaly, near: Iterable[Span]) -> bool:
     return any(span.touches(run.opened_at, run.last_seen_at) for span in near)
-
-
-def _overlap(incident: Incident, anomaly: Anomaly) -> bool:
-    in_time = incident.opened_at <= anomaly.last_seen_at and anomaly.opened_at <= incident.last_seen_at
-    return in_time and incident.subject == anomaly.subject
 
 
 def _outcome(revisions: Iterable[Revision], settle_at: datetime | None, tuning: Tuning) -> DetectionOutcome:

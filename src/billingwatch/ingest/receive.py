@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from billingwatch.errors import DatabaseUnavailable, EventMalformed, Overloaded, TenantNotFound, TenantSuspended
+from billingwatch.errors import DatabaseUnavailable, EventMalformed, Overloaded, TenantSuspended, WebhookTokenUnknown
 from billingwatch.ingest.envelope import read_envelope
 from billingwatch.ingest.rate_limit import RateLimit
 from billingwatch.ingest.recorder import Delivery, Recorded, Records
@@ -27,7 +27,7 @@ class Receiver:
     async def receive(self, token: str, body: bytes, signature: str | None) -> Recorded:
         """Record one delivery.
 
-        Raises TenantNotFound, TenantSuspended, RateLimited, TenantUnconfigured, SignatureInvalid, EventMalformed, Overloaded.
+        Raises WebhookTokenUnknown, TenantSuspended, RateLimited, TenantUnconfigured, SignatureInvalid, EventMalformed, Overloaded.
         """
         received_at = self._clock()
         try:
@@ -35,7 +35,7 @@ class Receiver:
         except DatabaseUnavailable as error:
             raise Overloaded(reason=str(error)) from error
         if tenant is None:
-            raise TenantNotFound(name="with this token")
+            raise WebhookTokenUnknown
         if tenant.status != "active":
             raise TenantSuspended
         self._rate_limit.admit(tenant)

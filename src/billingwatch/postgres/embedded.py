@@ -99,7 +99,10 @@ class EmbeddedServer:
                 if found is not None and found.ready:
                     trouble = self._cluster.greet(found.port)
                     if not trouble:
-                        log.info("postgres.started" if child else "postgres.adopted", pid=found.pid, port=found.port)
+                        if child:
+                            log.info("postgres.started", pid=found.pid, port=found.port)
+                        else:  # what every command beside a running service does
+                            log.debug("postgres.adopted", pid=found.pid, port=found.port)
                         self.port = found.port
                         return
                 elif found is None and child is None:

@@ -22,7 +22,7 @@ from billingwatch.postgres import migrations
 from billingwatch.postgres.migrations import Plane, render, scripts_of
 from billingwatch.postgres.shared_plane import SharedPlane
 
-OLDEST = "0002"
+OLDEST = "0003"
 """The oldest tenant revision that this release's statements work with: the one before the head, or the head if the code needs what it adds.
 
 A test holds it to these two and processes events at it; a tenant that is older is refused until it is migrated, and its events are recorded."""

@@ -6,6 +6,7 @@ for a schema of one tenant; what it must do here follows from its operations, so
 
 from __future__ import annotations
 
+import re
 from io import StringIO
 from typing import Any
 
@@ -30,6 +31,24 @@ PARTITION = """
 CREATE TABLE {table}_{number} PARTITION OF {table} FOR VALUES WITH (MODULUS {count}, REMAINDER {number});
 ALTER TABLE {table}_{number} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 """
+
+
+# A statement about rows means one tenant's, so it runs once for each of them, in the tenant's scope.
+FOR_EACH_TENANT = """
+DO $each$
+DECLARE
+    one integer;
+BEGIN
+    FOR one IN SELECT tenant_id FROM control.tenants LOOP
+        PERFORM set_config('billingwatch.tenant', one::text, true), set_config('role', '{scope}', true);
+        EXECUTE $statement${statement}$statement$;
+        PERFORM set_config('role', 'none', true);
+    END LOOP;
+    PERFORM set_config('billingwatch.tenant', '', true);
+END
+$each$
+"""
+_ABOUT_ROWS = re.compile(r"\s*(insert|update|delete|merge|with)\b", re.IGNORECASE)
 
 
 class SharedPlane(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +92,13 @@ class SharedImpl(PostgresqlImpl):
         )
         for number in range(plane.partitions):
             self.static_output(PARTITION.format(table=table.name, number=number, count=plane.partitions))
+
+    def execute(self, sql: Any, execution_options: Any = None) -> None:  # noqa: ANN401 - Alembic's signature
+        statement = str(sql)
+        if _ABOUT_ROWS.match(statement):
+            self.static_output(FOR_EACH_TENANT.format(scope=self._plane.scope_role, statement=statement) + ";")
+            return
+        super().execute(sql, execution_options)
 
     def create_index(self, index: Index, **options: Any) -> None:  # noqa: ANN401 - Alembic's signature
         super().create_index(_shared_index(index), **options)

@@ -248,21 +248,26 @@ payment_methods = Table(
 states = Table(
     "states",
     metadata,
-    Column("object_id", Key, nullable=False, doc="sub_…, pm_…, cus_… or in_…; of a charge the customer and the currency"),
+    Column(
+        "object_id",
+        Key,
+        nullable=False,
+        doc="sub_…, pm_…, cus_… or in_…; of a charge the customer and the currency, of a turn the subscription and the second",
+    ),
     Column("version", Key, nullable=False, doc="Orders the states of one object, as in the object's own table"),
     Column(
         "kind",
         Text,
         nullable=False,
         doc="subscription, payment_method, customer; invoice: one that an attempt to collect left unpaid; "
-        "first_charge: one of the first by which a customer paid in a currency",
+        "first_charge: one of the first by which a customer paid in a currency; turn: when a period of a subscription ends, or began",
     ),
     Column("account", Text, doc="Connected account (acct_…) the object lives on; null: the tenant's own"),
-    Column("created_at", Instant, nullable=False, doc="When the event occurred that told of this state"),
-    Column("event_id", Key, nullable=False),
+    Column("created_at", Instant, nullable=False, doc="When the event occurred that told of this state; of a turn when it is"),
+    Column("event_id", Key, nullable=False, doc="Empty for a turn, of which many tell"),
     Column("facts", JSONB, nullable=False, doc="The columns of the object's table as they were then"),
     PrimaryKeyConstraint("object_id", "version", name="states_pkey"),
-    CheckConstraint("kind IN ('customer', 'first_charge', 'invoice', 'payment_method', 'subscription')", name="kind_known"),
+    CheckConstraint("kind IN ('customer', 'first_charge', 'invoice', 'payment_method', 'subscription', 'turn')", name="kind_known"),
     Index("states_kind_created_at_idx", "kind", "created_at"),
 )
 

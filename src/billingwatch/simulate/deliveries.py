@@ -6,15 +6,15 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from itertools import pairwise
 from random import Random
 from types import MappingProxyType
 
 import msgspec
 
 from billingwatch.errors import InputInvalid
-from billingwatch.simulate.incidents.scenes import Label
+from billingwatch.simulate.incidents.scenes import Label, any_account
 from billingwatch.simulate.objects.shapes import StripeObject
+from billingwatch.simulate.profiles import Profile
 from billingwatch.simulate.seasons import DAY, HOUR, arrivals
 
 PROMPT = 3  # seconds within which Stripe signs and sends what it can deliver
@@ -22,21 +22,21 @@ NETWORK = 1  # seconds from a signature to the arrival
 RETRY_AFTER = (600, 3 * HOUR)  # seconds until what was not answered, or answered too late, comes again
 RETRIES = (60, 5 * 60, 30 * 60, 2 * HOUR, 5 * HOUR, 10 * HOUR)  # seconds between attempts while nobody answers; then the last again
 JITTER = (0.8, 1.2)
-GIVES_UP = 3 * DAY  # after so long Stripe tries no more
+GIVES_UP = 3 * DAY  # after so long Stripe tries no more, and no trouble lasts for longer
 RESTARTS_PER_WEEK = 2.0  # of a receiver; what comes meanwhile comes again
 RESTART_LASTS = (20, 300)  # seconds
 
 SLOW_LASTS = (HOUR, 5 * HOUR)
-SLOW_EVENTS = (5, 20)  # so many events at least come late; on quiet accounts it takes longer
-SLOW_AT_MOST = 3 * DAY
+SLOW_HAPPENINGS = (5, 10)  # so many times at least something that happened comes late; on quiet accounts it takes longer
 STRIPE_SLOW = (8 * 60, 2 * HOUR)  # seconds
 NETWORK_SLOW = (60, 240)  # seconds; beyond five minutes a receiver refuses the signature
 UNEVEN = (0.7, 1.2)
 WAVE = 4  # times the delay, in which it grows and shrinks once
-MISSED = (6, 25)  # times at which something happened and nothing was heard
+MISSED = (18, 40)  # times at which something happened and nothing was heard; chance alone makes silences of up to eleven usual ones
 MISSED_LASTS = (2 * HOUR, 60 * HOUR)
+MISSED_AT = 5  # times a day at which something must happen for a silence of so many to end before Stripe gives up
 TOGETHER = 600  # seconds; events that follow each other sooner are of one happening
-STORM_EVENTS, STORM_TIMES = (1, 20), (8, 60)
+STORM_EVENTS, STORM_TIMES = (1, 20), (8, 60)  # Stripe itself delivers up to seven times in a day what is never acknowledged
 STORM_LASTS = (3 * HOUR, 1200)
 
 
@@ -107,6 +107,13 @@ class TroubleKind(msgspec.Struct, frozen=True, kw_only=True):
     """Decides how bad it is, given all events in their order."""
     also: tuple[str, ...] = ()
     """Other detectors that are right to report it, too."""
+    fits: Callable[[Profile], bool] = any_account
+    """Whether the account is of a kind in which somebody would notice."""
+
+
+def _happens_often(profile: Profile) -> bool:
+    """Tell whether an account is missed before Stripe gives up."""
+    return profile.purchases_per_day + profile.customers * profile.subscribed / 30 >= MISSED_AT
 
 
 def deliver(
@@ -148,11 +155,8 @@ def slow_network(plan: Plan, events: Sequence[StripeObject]) -> None:
 
 
 def nobody_answers(plan: Plan, events: Sequence[StripeObject]) -> None:
-    """Let nothing arrive for as long as this account would not be silent of itself; then Stripe's retries bring what was missed."""
-    times = [sent["created"] for sent in events]
-    happenings = 1 + sum(later - earlier > TOGETHER for earlier, later in pairwise(times))
-    seconds_each = (times[-1] - times[0]) / happenings if times else 0
-    lasts = min(max(int(plan.between(MISSED) * seconds_each), MISSED_LASTS[0]), MISSED_LASTS[1])
+    """Let nothing arrive until this account would not be silent of itself; then Stripe's retries bring what was missed."""
+    lasts = min(max(_until(plan, events, plan.between(MISSED)) - plan.start, MISSED_LASTS[0]), MISSED_LASTS[1])
     plan.end, plan.away = plan.start + lasts, True
     plan.description = f"nothing arrived for {lasts // HOUR} hours"
 
@@ -162,7 +166,7 @@ def again_and_again(plan: Plan, events: Sequence[StripeObject]) -> None:
     first = bisect_left(events, plan.start, key=lambda sent: int(sent["created"]))
     chosen = events[first : first + round(plan.between(STORM_EVENTS))]
     plan.end = plan.start + int(plan.between(STORM_LASTS))
-    plan.storm = {sent["id"]: round(plan.between(STORM_TIMES) * plan.rng.uniform(*JITTER)) for sent in chosen}
+    plan.storm = {sent["id"]: max(STORM_TIMES[0], round(plan.between(STORM_TIMES) * plan.rng.uniform(*JITTER))) for sent in chosen}
     plan.description = f"{len(chosen)} events came about {round(plan.between(STORM_TIMES))} times each"
 
 
@@ -182,6 +186,7 @@ TROUBLES: Mapping[str, TroubleKind] = MappingProxyType(
             description="nothing arrives for hours or days, then Stripe's retries do",
             plan=nobody_answers,
             also=("webhook_lag",),
+            fits=_happens_often,
         ),
     }
 )
@@ -194,12 +199,20 @@ def _planned(trouble: Trouble, events: Sequence[StripeObject], rng: Random) -> P
 
 
 def _slow_until(plan: Plan, events: Sequence[StripeObject]) -> int:
-    enough = bisect_left(events, plan.start, key=lambda sent: int(sent["created"])) + round(plan.between(SLOW_EVENTS))
-    until = plan.start + int(plan.between(SLOW_LASTS))
-    if not events:
-        return until
-    last: int = events[min(enough, len(events) - 1)]["created"]
-    return min(max(until, last + 1), plan.start + SLOW_AT_MOST)
+    enough = _until(plan, events, plan.between(SLOW_HAPPENINGS))
+    return min(max(enough, plan.start + int(plan.between(SLOW_LASTS))), plan.start + GIVES_UP)
+
+
+def _until(plan: Plan, events: Sequence[StripeObject], happenings: float) -> int:
+    """Give the time by which so many things have happened; events that follow each other closely are of one."""
+    earlier = 0
+    for sent in events[bisect_left(events, plan.start, key=lambda sent: int(sent["created"])) :]:
+        created = int(sent["created"])
+        happenings -= created - earlier > TOGETHER
+        if happenings <= 0:
+            return created + TOGETHER
+        earlier = created
+    return plan.start + GIVES_UP
 
 
 def _restarts(events: Sequence[StripeObject], seed: int) -> list[tuple[int, int]]:

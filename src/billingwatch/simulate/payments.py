@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
 
 from billingwatch.simulate.objects.declines import EXPIRED, Decline
 from billingwatch.simulate.objects.disputes import Dispute, EarlyFraudWarning
 from billingwatch.simulate.objects.payers import Payer
 from billingwatch.simulate.objects.payments import Charge, PaymentIntent, Refund
-from billingwatch.simulate.people import usual_payment
 from billingwatch.simulate.seasons import DAY, HOUR
-from billingwatch.simulate.world import Truth, World
+from billingwatch.simulate.world import Given, Truth, World
 
 RETRY_DECLINES = 0.35  # share of second tries, by a customer at the till, that fail too
 TRIES_MAX = 3
 EXPIRED_REFUSED = 0.7  # share of payments with an expired card; networks let the rest pass
-LARGE = 8  # a refund of so many usual payments stands out in any account
+NEARLY_ALL = 0.97  # share of payments that a dear one exceeds
+LARGE = (12, 1.5)  # from so many median payments, and so many dear ones, a refund stands out in any account
+ARGUABLE = (4, 0.75)  # from here on people would not agree, whose prices are so far apart that no median is the only one
+COMPARABLE, OFTEN = 1.5, 3  # what is given back that often, to within a factor, stands out to no one
+KNOWN_AFTER = 14 * DAY  # of a stream; nobody can know earlier what is usual
+APART = 30 * 60  # seconds; sooner, nothing would tell a second purchase without an order id from a double submit
 TRIES_AGAIN = 0.6  # share of customers that try again
 AUTHENTICATED = 0.2  # share of European purchases that ask for 3-D Secure
 EUROPEAN = frozenset({"eur", "gbp"})
@@ -29,8 +34,15 @@ DISPUTE_REASONS = ("fraudulent", "product_not_received", "subscription_canceled"
 
 def checkout(
     world: World, payer: Payer, amount: int, currency: str, when: int, rng: Random, *, order_id: str | None = None, pause: int | None = None
-) -> PaymentIntent:
-    """Begin a purchase; the card is tried `pause` seconds later, or when the customer has typed it in."""
+) -> None:
+    """Begin a purchase; the card is tried `pause` seconds later, or when the customer has typed it in.
+
+    Nobody buys anything without an order id minutes after another purchase: by chance alone they would, now and then.
+    """
+    buyer = payer.customer or payer.email
+    if order_id is None and when - world.bought_at.get(buyer, when - APART) < APART:
+        return
+    world.bought_at[buyer] = when
     intent = PaymentIntent(
         id=world.new_id("pi_3", when, rng),
         amount=amount,
@@ -46,7 +58,6 @@ def checkout(
         world.at(pay_at, lambda at: _authenticate(world, intent, at))
         pay_at += rng.randrange(20, 60)
     world.at(pay_at, lambda at: _pay(world, intent, at, rng, tries=1))
-    return intent
 
 
 def attempt(world: World, intent: PaymentIntent, when: int, rng: Random, rate: float) -> Charge:
@@ -81,6 +92,7 @@ def conclude(world: World, intent: PaymentIntent, when: int, rng: Random, declin
     by_api = intent.invoice is None
     if decline is None:
         intent.status = "succeeded"
+        world.paid[charge.currency].append(charge.amount)
         world.emit("charge.succeeded", charge, when, by_api=by_api)
         world.emit("payment_intent.succeeded", intent, when, by_api=by_api)
     else:
@@ -123,17 +135,54 @@ def refund(
     before = world.look(charge)
     charge.amount_refunded += amount
     world.changed("charge.refunded", charge, before, when, by_api=True)
-    if amount >= LARGE * usual_payment(world, charge.currency):
-        world.note(
-            Truth(
-                detector="large_refund",
-                description=f"{amount} {charge.currency} given back at once",
-                started_at=when,
-                evidence=[given.id],
-                subjects=[charge.id, *filter(None, [charge.payer.customer])],
-            )
+    world.given.append(
+        Given(
+            refund=given.id,
+            amount=amount,
+            currency=charge.currency,
+            paid=charge.amount,
+            created=when,
+            subjects=[charge.id, *filter(None, [charge.payer.customer])],
         )
+    )
     return given
+
+
+def note_large_refunds(world: World) -> None:
+    """Tell, with hindsight, which refunds were far larger than what is paid here: a price list does not say what people buy of it."""
+    for given in world.given:
+        others = sorted(world.paid[given.currency])
+        if given.paid in others:
+            others.remove(given.paid)
+        if not others:
+            continue
+        median, dear = share_below(others, 0.5), share_below(others, NEARLY_ALL)
+        alike = sum(other.currency == given.currency and other.amount * COMPARABLE >= given.amount for other in world.given) - 1
+        if given.amount >= ARGUABLE[0] * median and given.amount > ARGUABLE[1] * dear:
+            world.note(
+                Truth(
+                    detector="large_refund",
+                    description=f"{given.amount} {given.currency} given back at once",
+                    started_at=given.created,
+                    evidence=[given.refund],
+                    subjects=given.subjects,
+                    arguable=given.amount < LARGE[0] * median
+                    or given.amount < LARGE[1] * dear
+                    or alike >= OFTEN
+                    or given.created < world.start + KNOWN_AFTER,
+                )
+            )
+
+
+def dear_payment(world: World, currency: str) -> int:
+    """Give what nearly all payments in a currency have stayed below so far."""
+    paid = world.paid[currency]
+    return share_below(sorted(paid), NEARLY_ALL) if paid else 0
+
+
+def share_below(ordered: Sequence[int], share: float) -> int:
+    """Give the amount that this share of them does not exceed."""
+    return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
 
 
 def dispute(world: World, charge: Charge, when: int, rng: Random, reason: str, *, inquiry: bool = False) -> Dispute:

@@ -15,6 +15,7 @@ from billingwatch.simulate.business import open_business
 from billingwatch.simulate.incidents.registry import INCIDENTS
 from billingwatch.simulate.incidents.scenes import Incident, Label, Scene, label, natural_label
 from billingwatch.simulate.objects.shapes import StripeObject
+from billingwatch.simulate.payments import note_large_refunds
 from billingwatch.simulate.profiles import Profile
 from billingwatch.simulate.seasons import DAY, HOUR, SATURDAY, day_start, moment
 from billingwatch.simulate.world import World
@@ -51,6 +52,7 @@ def simulate(
     open_business(world)
     scenes = [_plan(world, wishes, place) for place in range(len(wishes))]
     events = world.run()
+    note_large_refunds(world)
     by_object: defaultdict[str, list[StripeObject]] = defaultdict(list)
     for sent in events:
         by_object[sent["data"]["object"]["id"]].append(sent)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from hashlib import blake2b
 from random import Random
@@ -57,6 +57,20 @@ class Truth(msgspec.Struct, kw_only=True):
     """Ids of objects that it is about, besides."""
     shown_by: list[list[str]] = msgspec.field(default_factory=list)
     """Nobody can know before an event has shown one object of each of these."""
+    arguable: bool = False
+    """Whoever reports it is right, and so is whoever does not."""
+
+
+class Given(msgspec.Struct, frozen=True, kw_only=True):
+    """A refund, until it is known what is usual in this account."""
+
+    refund: str
+    amount: int
+    currency: str
+    paid: int
+    """All of the payment that it is from."""
+    created: int
+    subjects: list[str]
 
 
 class World:
@@ -70,6 +84,11 @@ class World:
         self.outages: list[Outage] = []
         self.closures: list[Closure] = []
         self.truths: list[Truth] = []
+        self.paid: defaultdict[str, list[int]] = defaultdict(list)
+        """By currency: the amounts of payments that succeeded."""
+        self.given: list[Given] = []
+        self.bought_at: dict[str, int] = {}
+        """When a customer, or an address without one, last bought something."""
         self._seed = seed
         self._livemode = livemode
         self._account = account

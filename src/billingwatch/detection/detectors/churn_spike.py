@@ -7,8 +7,8 @@ tells apart.
 Time is judged every hour in which a subscription ended, on the window before. It is compared with the windows before that one, four weeks
 of them, which end three days before the window begins, when everything Stripe still delivers has arrived. It must be a multiple of the
 busiest of them, so that renewals that all fall on the first of a month are expected to bring their cancellations along; given their mean,
-it must be no accident; and it must be a noticeable part of the subscriptions that were heard of in those weeks. For want of a first of a
-month among them, less history than that is learning.
+it must be no accident that as many ended in the window, or on its last day; and it must be a noticeable part of the subscriptions that were heard of in those weeks. For want of a first of a
+month among them, less history than that is learning: a state of a subscription or a charge must be as old.
 """
 
 from __future__ import annotations

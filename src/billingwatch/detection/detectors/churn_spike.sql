@@ -52,13 +52,16 @@ counted AS (
     SELECT a.account, grid.instant,
            sum(coalesce(s.ended, 0)) OVER (
                PARTITION BY a.account ORDER BY grid.instant RANGE BETWEEN $3::interval - $4::interval PRECEDING AND CURRENT ROW
-           )::bigint AS ended, s.ended AS ended_now
+           )::bigint AS ended,
+           sum(coalesce(s.ended, 0)) OVER (
+               PARTITION BY a.account ORDER BY grid.instant RANGE BETWEEN interval '1 day' - $4::interval PRECEDING AND CURRENT ROW
+           )::bigint AS ended_of_day, s.ended AS ended_now
     FROM (SELECT DISTINCT s.account FROM steps AS s) AS a
     CROSS JOIN generate_series($1::timestamptz - $3::interval, $2::timestamptz, $4::interval) AS grid (instant)
     LEFT JOIN steps AS s ON s.account = a.account AND s.instant = grid.instant
 ),
 suspects AS MATERIALIZED (
-    SELECT c.account, c.instant, date_trunc('day', c.instant, 'UTC') - $3::interval - $10::interval AS baseline_until, c.ended
+    SELECT c.account, c.instant, date_trunc('day', c.instant, 'UTC') - $3::interval - $10::interval AS baseline_until, c.ended, c.ended_of_day
     FROM counted AS c
     WHERE c.instant >= $1 AND c.ended_now > 0 AND c.ended >= $5::int
 ),
@@ -79,11 +82,15 @@ baselines AS MATERIALIZED (
         ) AS w
     ) AS past
     -- An account whose history does not reach back so far is still being learned.
-    WHERE d.baseline_until - $9::int * $3::interval >= (
-        SELECT s.created_at FROM states AS s
-        WHERE s.kind = 'subscription' AND coalesce(s.account, '') = d.account
-        ORDER BY s.created_at
-        LIMIT 1
+    -- Of one with few subscriptions charges tell sooner that it is watched.
+    WHERE d.baseline_until - $9::int * $3::interval >= least(
+        (
+            SELECT s.created_at FROM states AS s
+            WHERE s.kind = 'subscription' AND coalesce(s.account, '') = d.account
+            ORDER BY s.created_at
+            LIMIT 1
+        ),
+        (SELECT c.created_at FROM charges AS c WHERE coalesce(c.account, '') = d.account ORDER BY c.created_at LIMIT 1)
     )
 ),
 compared AS MATERIALIZED (
@@ -91,11 +98,15 @@ compared AS MATERIALIZED (
     FROM suspects AS s
     JOIN baselines AS b ON b.account = s.account AND b.baseline_until = s.baseline_until
     CROSS JOIN LATERAL (
-        -- Signed root of the likelihood ratio of two Poisson means, which holds for small counts, too.
-        SELECT sqrt(greatest(0, 2 * (s.ended * ln(s.ended / u.usual) - (s.ended - u.usual)))) AS strength
+        -- Signed root of the likelihood ratio of two Poisson means, which holds for small counts, too. Of the window, or of its last day:
+        -- as many within a day are less of an accident.
+        SELECT max(sqrt(greatest(0, 2 * (n.ended * ln(n.ended / n.usual) - (n.ended - n.usual))))) AS strength
         -- The mean, for the busiest of some windows lies above what is to be expected. The factor below is on that one.
-        FROM (SELECT greatest(b.mean, $11::float8) AS usual) AS u
-        WHERE s.ended > u.usual
+        FROM (SELECT greatest(b.mean, $11::float8) AS of_window) AS u
+        CROSS JOIN LATERAL (
+            VALUES (s.ended, u.of_window), (s.ended_of_day, u.of_window * 86400 / extract(epoch FROM $3::interval)::float8)
+        ) AS n (ended, usual)
+        WHERE n.ended > n.usual
     ) AS g
     WHERE s.ended >= b.busiest * $7::float8 AND g.strength >= $8::float8
 ),

@@ -23,6 +23,7 @@ from billingwatch.detection.detector import (
     Thresholds,
     Watch,
     evidence_of,
+    no_time,
     subject_of,
     threshold,
 )
@@ -38,10 +39,6 @@ MOVED = timedelta(days=1)
 class CurrencyMismatch(Thresholds, frozen=True, kw_only=True):
     min_charges: Annotated[int, threshold("Earlier payments needed, all in another currency", unit="payments", ge=1, le=FIRST_CHARGES)] = 2
     min_days: Annotated[int, threshold("How long before the first of them must have been", unit="days", ge=0, le=365)] = 2
-
-
-def _at_once(_: CurrencyMismatch) -> timedelta:
-    return timedelta(0)
 
 
 def _reach(_: CurrencyMismatch) -> timedelta:
@@ -96,11 +93,11 @@ DETECTOR = Detector(
     thresholds=CurrencyMismatch,
     watches={
         # By what became of the charge itself, and by what the customer is found to have paid before.
-        "charges": Watch(columns=frozenset({"status", "customer_id", "amount", "amount_refunded"}), reach=_at_once),
+        "charges": Watch(columns=frozenset({"status", "customer_id", "amount", "amount_refunded"}), reach=no_time),
         "first_charge_states": Watch(columns=frozenset({"facts"}), reach=_reach),
         "customer_states": Watch(columns=frozenset({"facts"}), reach=_reach_of_customer),
     },
-    quiet=_at_once,
+    quiet=no_time,
     settles=False,
     candidates=sql["candidates"],
     incidents=sql["incidents"],

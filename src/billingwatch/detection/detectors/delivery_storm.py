@@ -1,7 +1,8 @@
 """The same events arrive over and over: we take them, so somebody does not hear us say so.
 
 Stripe delivers an event again when its answer was lost or came too late, up to seven times in the first day; a loop of somebody's own that
-resends events knows no end. It is a storm when so many events of a day were each delivered many times, or one was dozens of times.
+resends events knows no end. It is a storm when so many events of a day were each delivered many times, or one more often than Stripe does
+of itself in that day.
 
 An event belongs to the hour in which it first arrived, and its deliveries count for a day from then. How often it arrived says nothing
 about when, so every hour looks back a day, and a storm is dated from the first arrival of its first event to the last of its last. What
@@ -27,7 +28,7 @@ QUIET = LOOK_BACK + CALM  # so long a delivery can change a storm, or join it to
 class DeliveryStorm(Thresholds, frozen=True, kw_only=True):
     min_deliveries: Annotated[int, threshold("An event delivered this often counts", unit="deliveries", ge=3, le=1000)] = 5
     min_events: Annotated[int, threshold("Such events within a day that make a storm", unit="events", ge=2, le=100_000)] = 10
-    min_deliveries_of_one: Annotated[int, threshold("One event delivered this often is a storm", unit="deliveries", ge=3, le=10_000)] = 24
+    min_deliveries_of_one: Annotated[int, threshold("One event delivered this often is a storm", unit="deliveries", ge=3, le=10_000)] = 8
     critical_events: Annotated[int, threshold("Such events that make it critical", unit="events", ge=2, le=1_000_000)] = 100
 
 

@@ -1,8 +1,8 @@
 """A subscription was invoiced twice for one period.
 
 Two renewals (`billing_reason` subscription_cycle) bill it twice when lines of one subscription item overlap, when both close the same
-period, or, where no lines tell, when the second comes long before the interval after the first has passed. An invoice counts once,
-whatever events tell of it. No doubles are: invoices of updates, prorations and usage thresholds; a renewal after the billing anchor
+period, or, where no lines tell, when the second comes long before the interval after the first has passed. Where the first one is older
+than the history, the period that the subscription was known to be in stands in for it. An invoice counts once, whatever events tell of it. No doubles are: invoices of updates, prorations and usage thresholds; a renewal after the billing anchor
 moved, a trial began or an update billed a new period; a renewal that came after the first one was voided or deleted.
 
 The anomaly is of the subscription and the period. It ends when one invoice of the period is left.
@@ -34,7 +34,7 @@ SAME_RUN = timedelta(hours=12)  # invoices of one period that come within this o
 
 
 class DoubleInvoice(Thresholds, frozen=True, kw_only=True):
-    min_overlap: Annotated[float, threshold("Part of the interval that must be billed twice", unit="fraction", ge=0.1, le=1)] = 0.1
+    min_overlap: Annotated[float, threshold("Part of the interval that must be billed twice", unit="fraction", ge=0.02, le=1)] = 0.05
 
 
 def _longest_interval(_: DoubleInvoice) -> timedelta:
@@ -52,7 +52,7 @@ def _parameters(thresholds: DoubleInvoice) -> tuple[object, ...]:
 def _judge(row: Row, _: DoubleInvoice) -> Incident:
     amounts = {row["currency"]: row["amount"]}
     period = f"{row['period_from']:%Y-%m-%d}"
-    paid = "both paid" if row["both_paid"] else "not both paid"
+    paid = "both paid" if row["both_paid"] else "the first before this history" if row["unseen"] else "not both paid"
     return Incident(
         subject=subject_of(f"{row['subscription_id']} {period}", row["account"]),
         opened_at=row["opened_at"],

@@ -1,26 +1,40 @@
 -- candidates --
--- A renewal that has another one before it, by less than nine tenths of what it bills: no overlap that counts is smaller.
+-- A renewal that begins before the one before it has ended, or, where lines do not tell, that comes by more than a fiftieth of the interval
+-- too early: no overlap that counts is smaller. Or one that comes while a period lasts whose invoice is older than the history.
 SELECT FROM invoices AS i
 CROSS JOIN LATERAL (
-    SELECT coalesce(
-        (
-            SELECT max(l.period_end - l.period_start) * interval '1 s'
-            FROM jsonb_to_recordset(CASE jsonb_typeof(i.lines) WHEN 'array' THEN i.lines END)
-                AS l (subscription_item_id text, proration boolean, period_start bigint, period_end bigint)
-            WHERE l.subscription_item_id IS NOT NULL AND NOT l.proration
-        ),
-        i.period_end_at - i.period_start_at,
-        interval '30 days'
-    ) * 0.9 AS length
+    SELECT min(l.period_start) AS starts, coalesce(max(l.period_end - l.period_start) * interval '1 s', i.period_end_at - i.period_start_at, interval '30 days') AS length
+    FROM jsonb_to_recordset(CASE jsonb_typeof(i.lines) WHEN 'array' THEN i.lines END)
+        AS l (subscription_item_id text, proration boolean, period_start bigint, period_end bigint)
+    WHERE l.subscription_item_id IS NOT NULL AND NOT l.proration
 ) AS span
 CROSS JOIN LATERAL (
-    SELECT b.invoice_id, b.billing_reason, b.total FROM invoices AS b
-    WHERE b.subscription_id = i.subscription_id AND b.created_at > i.created_at - span.length AND b.created_at <= i.created_at
+    SELECT b.invoice_id, b.billing_reason, b.total, b.created_at, (
+               SELECT max(l.period_end)
+               FROM jsonb_to_recordset(CASE jsonb_typeof(b.lines) WHEN 'array' THEN b.lines END)
+                   AS l (subscription_item_id text, proration boolean, period_end bigint)
+               WHERE l.subscription_item_id IS NOT NULL AND NOT l.proration
+           ) AS ends
+    FROM invoices AS b
+    WHERE b.subscription_id = i.subscription_id AND b.created_at > i.created_at - span.length * 1.15 AND b.created_at <= i.created_at
+    UNION ALL
+    SELECT NULL, 'subscription_cycle', 1, i.created_at, NULL
+    FROM (
+        SELECT k.facts FROM states AS k
+        WHERE k.object_id = i.subscription_id AND k.kind = 'subscription' AND k.created_at < i.created_at - interval '1 hour'
+        ORDER BY k.version DESC
+        LIMIT 1
+    ) AS s
+    WHERE i.billing_reason = 'subscription_cycle' AND coalesce(
+        (SELECT to_timestamp(max(t.period_end)) FROM jsonb_to_recordset(s.facts -> 'items') AS t (period_end bigint)),
+        (s.facts ->> 'period_end_at')::timestamptz
+    ) > i.created_at
     OFFSET 0
 ) AS e
 WHERE i.created_at BETWEEN look.since AND look.until
   AND i.billing_reason = 'subscription_cycle' AND i.total > 0
-  AND e.billing_reason = 'subscription_cycle' AND e.total > 0 AND e.invoice_id <> i.invoice_id
+  AND e.billing_reason = 'subscription_cycle' AND e.total > 0 AND e.invoice_id IS DISTINCT FROM i.invoice_id
+  AND coalesce(e.ends > span.starts, e.created_at > i.created_at - span.length * 0.98)
 
 -- incidents --
 -- $1 since, $2 until, $3 minimum overlap, $4 quiet, $5 evidence limit.
@@ -30,7 +44,7 @@ WITH pairs AS MATERIALIZED (
            i.event_id, e.invoice_id AS earlier_id, e.created_at AS earlier_at, e.event_id AS earlier_event_id,
            CASE WHEN i.status IN ('void', 'deleted') THEN coalesce(i.voided_at, i.updated_at) END AS withdrawn_at,
            CASE WHEN e.status IN ('void', 'deleted') THEN coalesce(e.voided_at, e.updated_at) END AS earlier_withdrawn_at,
-           i.status = 'paid' AND e.status = 'paid' AS both_paid,
+           i.status = 'paid' AND e.status = 'paid' AS both_paid, e.invoice_id IS NULL AS unseen,
            coalesce(common.period_from, e.period_end_at, e.created_at) AS period_from,
            coalesce(common.overlap, same.overlap, drift.overlap) AS overlap
     FROM invoices AS i
@@ -44,7 +58,7 @@ WITH pairs AS MATERIALIZED (
             ),
             i.period_end_at - i.period_start_at,
             interval '30 days'
-        ) * 0.9 AS length
+        ) * 1.15 AS length -- The interval before can be longer: 31 days before 28.
     ) AS span
     -- By key: a join would be free to scan all invoices.
     CROSS JOIN LATERAL (
@@ -52,6 +66,35 @@ WITH pairs AS MATERIALIZED (
                b.voided_at, b.created_at, b.updated_at, b.event_id
         FROM invoices AS b
         WHERE b.subscription_id = i.subscription_id AND b.created_at > i.created_at - span.length AND b.created_at <= i.created_at
+        UNION ALL
+        -- What was billed before the history begins is known by the period that the subscription was in. A renewal tells of the next one
+        -- in its own second, or about then.
+        SELECT NULL, s.account, 'unseen', 'subscription_cycle', i.currency, 1, (
+                   SELECT jsonb_agg(jsonb_build_object(
+                       'subscription_item_id', t.item_id, 'proration', false, 'period_start', t.period_start, 'period_end', t.period_end
+                   ))
+                   FROM jsonb_to_recordset(s.facts -> 'items') AS t (item_id text, period_start bigint, period_end bigint, usage_type text)
+                   WHERE t.usage_type IS DISTINCT FROM 'metered' -- Use is billed when its period has ended.
+               ), NULL, s.began_at, NULL, s.created_at, s.created_at, s.event_id
+        FROM (
+            SELECT k.account, k.facts, k.created_at, k.event_id, (k.facts ->> 'period_start_at')::timestamptz AS began_at
+            FROM states AS k
+            WHERE k.object_id = i.subscription_id AND k.kind = 'subscription' AND k.created_at < i.created_at - interval '1 hour'
+            ORDER BY k.version DESC
+            LIMIT 1
+        ) AS s
+        WHERE i.billing_reason = 'subscription_cycle'
+          AND s.facts ->> 'status' IN ('active', 'past_due', 'unpaid') AND (s.facts ->> 'mrr')::bigint > 0 AND s.began_at IS NOT NULL
+          AND coalesce(
+              (SELECT to_timestamp(max(t.period_end)) FROM jsonb_to_recordset(s.facts -> 'items') AS t (period_end bigint)),
+              (s.facts ->> 'period_end_at')::timestamptz
+          ) > i.created_at
+          AND (
+              SELECT f.invoice_id FROM invoices AS f
+              WHERE f.subscription_id = i.subscription_id AND f.created_at > s.began_at - interval '1 day' AND f.created_at <= i.created_at
+                AND f.invoice_id <> i.invoice_id
+              LIMIT 1
+          ) IS NULL
         OFFSET 0
     ) AS e
     -- What subscription items are billed for by both: the item of which most is.
@@ -139,6 +182,7 @@ WITH pairs AS MATERIALIZED (
 repeats AS (
     SELECT p.account, p.subscription_id, p.customer_id, p.currency, p.total, p.invoice_id, p.created_at, p.event_id,
            min(p.period_from) AS period_from, max(p.overlap) AS overlap, min(p.earlier_at) AS first_at, bool_or(p.both_paid) AS both_paid,
+           bool_or(p.unseen) AS unseen,
            CASE WHEN p.withdrawn_at IS NOT NULL OR bool_and(p.earlier_withdrawn_at IS NOT NULL)
                 THEN least(p.withdrawn_at, CASE WHEN bool_and(p.earlier_withdrawn_at IS NOT NULL) THEN max(p.earlier_withdrawn_at) END)
            END AS over_at
@@ -147,7 +191,7 @@ repeats AS (
 ),
 marks AS (
     SELECT r.account, r.subscription_id, r.customer_id, r.currency, r.total, r.invoice_id, r.created_at, r.period_from, r.overlap,
-           r.first_at, r.both_paid, r.over_at, date_trunc('day', r.period_from, 'UTC') AS period,
+           r.first_at, r.both_paid, r.unseen, r.over_at, date_trunc('day', r.period_from, 'UTC') AS period,
            lag(r.created_at) OVER (
                PARTITION BY r.account, r.subscription_id, r.currency, date_trunc('day', r.period_from, 'UTC') ORDER BY r.created_at, r.invoice_id
            ) + $4::interval < r.created_at AS after_quiet
@@ -155,7 +199,7 @@ marks AS (
 ),
 numbered AS (
     SELECT m.account, m.subscription_id, m.customer_id, m.currency, m.total, m.invoice_id, m.created_at, m.period_from, m.overlap,
-           m.first_at, m.both_paid, m.over_at, m.period,
+           m.first_at, m.both_paid, m.unseen, m.over_at, m.period,
            count(*) FILTER (WHERE m.after_quiet) OVER (
                PARTITION BY m.account, m.subscription_id, m.currency, m.period ORDER BY m.created_at, m.invoice_id
            ) AS number
@@ -165,16 +209,17 @@ islands AS (
     SELECT n.account, n.subscription_id, n.currency, n.period, n.number, min(n.customer_id) AS customer_id,
            min(n.period_from) AS period_from, min(n.created_at) AS opened_at, max(n.created_at) AS last_seen_at,
            min(n.first_at) AS first_at, max(n.overlap) AS overlap, sum(n.total)::bigint AS amount, bool_or(n.both_paid) AS both_paid,
+           bool_or(n.unseen) AS unseen,
            CASE WHEN bool_and(n.over_at IS NOT NULL) THEN max(n.over_at) END AS over_at, array_agg(n.invoice_id) AS later_ids
     FROM numbered AS n
     GROUP BY n.account, n.subscription_id, n.currency, n.period, n.number
 )
 SELECT i.account, i.subscription_id, i.currency, i.customer_id, i.period_from, i.opened_at, i.last_seen_at, i.first_at, i.overlap, i.amount,
-       i.both_paid, i.over_at, involved.invoices, involved.invoice_ids, involved.event_ids
+       i.both_paid, i.unseen, i.over_at, involved.invoices, involved.invoice_ids, involved.event_ids
 FROM islands AS i
 CROSS JOIN LATERAL (
     SELECT count(*) AS invoices,
-           (array_agg(m.invoice_id ORDER BY m.created_at, m.invoice_id))[:$5::int] AS invoice_ids,
+           (array_agg(m.invoice_id ORDER BY m.created_at, m.invoice_id) FILTER (WHERE m.invoice_id IS NOT NULL))[:$5::int] AS invoice_ids,
            (array_agg(m.event_id ORDER BY m.created_at, m.invoice_id))[:$5::int] AS event_ids
     FROM (
         SELECT p.invoice_id, p.created_at, p.event_id FROM pairs AS p WHERE p.invoice_id = ANY (i.later_ids)

@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Annotated
 
 from billingwatch.billing.money import format_money
-from billingwatch.detection.detector import Detector, Incident, Row, Thresholds, Watch, evidence_of, subject_of, threshold
+from billingwatch.detection.detector import Detector, Incident, Row, Thresholds, Watch, evidence_of, no_time, subject_of, threshold
 from billingwatch.postgres.statements import load_statements
 
 sql = load_statements(__file__, "invoice_mismatch.sql")
@@ -27,10 +27,6 @@ class InvoiceMismatch(Thresholds, frozen=True, kw_only=True):
     min_difference: Annotated[
         int, threshold("Difference that is no rounding", unit="minor units", ge=1, le=1_000_000_000)
     ] = 2  # fmt: skip
-
-
-def _at_once(_: InvoiceMismatch) -> timedelta:
-    return timedelta(0)
 
 
 def _settling(_: InvoiceMismatch) -> timedelta:
@@ -110,7 +106,7 @@ DETECTOR = Detector(
         ),
         "subscription_states": Watch(columns=frozenset({"facts"}), reach=_in_force),
     },
-    quiet=_at_once,
+    quiet=no_time,
     settles=False,
     candidates=sql["candidates"],
     incidents=sql["incidents"],

@@ -1,7 +1,7 @@
 """One refund is far larger than what this tenant usually charges, let alone gives back.
 
 What is large depends on the tenant and the currency: a refund counts from a multiple of the median charge in its currency, if it is also
-larger than nearly all charges, and from a floor in whole units of the currency, whatever its decimals. A tenant that has given back that
+larger than nearly all other charges, and from a floor in whole units of the currency, whatever its decimals. A tenant that has given back that
 much several times in the last weeks does so usually. An authorization that expired uncaptured had taken nothing; a refund that failed or
 was canceled ends it.
 
@@ -22,6 +22,7 @@ from billingwatch.detection.detector import (
     Thresholds,
     Watch,
     evidence_of,
+    no_time,
     subject_of,
     threshold,
 )
@@ -30,7 +31,7 @@ from billingwatch.postgres.statements import load_statements
 sql = load_statements(__file__, "large_refund.sql")
 
 BASELINE_SAMPLE = 300  # charges of each day
-MIN_CHARGES = 20  # in the currency; of a tenant with fewer it is not known what is large
+MIN_CHARGES = 10  # in the currency; of a tenant with fewer it is not known what is large
 COMPARABLE = 1.5  # a refund that is at most so many times another one is as usual as that
 USUAL_REFUNDS = 3  # comparable ones that make it usual
 LARGE = 0.97  # share of charges that a large one exceeds
@@ -46,10 +47,6 @@ class LargeRefund(Thresholds, frozen=True, kw_only=True):
     critical_factor: Annotated[float, threshold("Multiple of the median charge that makes it critical", unit="factor", ge=1, le=10_000)] = (
         40.0
     )
-
-
-def _at_once(_: LargeRefund) -> timedelta:
-    return timedelta(0)
 
 
 def _warm_up(_: LargeRefund) -> timedelta:
@@ -105,13 +102,13 @@ def _judge(row: Row, thresholds: LargeRefund) -> Incident:
     )
 
 
-DETECTOR = Detector(
+DETECTOR: Detector[LargeRefund] = Detector(
     name="large_refund",
     title="Large refund",
     description="A single refund is far larger than this tenant's charges and refunds in that currency usually are.",
     thresholds=LargeRefund,
-    watches={"refunds": Watch(columns=frozenset({"status", "reason", "amount", "currency", "charge_id"}), reach=_at_once)},
-    quiet=_at_once,
+    watches={"refunds": Watch(columns=frozenset({"status", "reason", "amount", "currency", "charge_id"}), reach=no_time)},
+    quiet=no_time,
     settles=False,
     warm_up=_warm_up,
     candidates=sql["candidates"],

@@ -18,7 +18,8 @@ WITH large AS MATERIALIZED (
 -- The sample of a day is taken before the currency is looked at: a rare one must not cost a pass over all charges.
 charged AS MATERIALIZED (
     SELECT l.account, l.until, l.currency, count(*) AS charges, percentile_disc(0.5) WITHIN GROUP (ORDER BY s.amount) AS median_charge,
-           percentile_disc($14::float8) WITHIN GROUP (ORDER BY s.amount) AS large_charge
+           percentile_disc($14::float8) WITHIN GROUP (ORDER BY s.amount) AS large_charge,
+           (array_agg(s.amount ORDER BY s.amount))[ceil($14::float8 * (count(*) - 1))::int] AS large_of_others
     FROM (SELECT DISTINCT l.account, l.until, l.currency FROM large AS l) AS l
     CROSS JOIN generate_series(1, $8::int) AS day (number)
     CROSS JOIN LATERAL (
@@ -34,10 +35,18 @@ charged AS MATERIALIZED (
 ),
 candidates AS MATERIALIZED (
     SELECT l.refund_id, l.charge_id, l.account, l.amount, l.currency, l.status, l.reason, l.created_at, l.event_id, l.withdrawn_at, l.until,
-           c.charges, c.median_charge, c.large_charge
+           c.charges, c.median_charge, o.large_charge
     FROM large AS l
     JOIN charged AS c ON c.account = l.account AND c.until = l.until AND c.currency = l.currency
-    WHERE l.amount >= greatest(c.median_charge * $6::float8::numeric, c.large_charge * $7::float8::numeric)
+    -- Where there are few charges, the one that is given back must not be its own measure.
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN (
+            SELECT p.amount FROM charges AS p
+            WHERE p.charge_id = l.charge_id AND p.created_at >= l.until - $8::int * interval '1 day' AND p.created_at < l.until
+        ) >= c.large_charge THEN c.large_of_others ELSE c.large_charge END AS large_charge
+    ) AS o
+    -- What is charged often is no larger than itself: one price can be that of many charges.
+    WHERE l.amount >= c.median_charge * $6::float8::numeric AND l.amount > o.large_charge * $7::float8::numeric
 ),
 -- One pass for all refunds of a day.
 earlier AS MATERIALIZED (

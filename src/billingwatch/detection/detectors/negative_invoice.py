@@ -7,11 +7,10 @@ invoice's creation, which never changes, and ends when the invoice is voided.
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Annotated
 
 from billingwatch.billing.money import format_money
-from billingwatch.detection.detector import Detector, Incident, Row, Thresholds, Watch, evidence_of, subject_of, threshold
+from billingwatch.detection.detector import Detector, Incident, Row, Thresholds, Watch, evidence_of, no_time, subject_of, threshold
 from billingwatch.postgres.statements import load_statements
 
 sql = load_statements(__file__, "negative_invoice.sql")
@@ -19,10 +18,6 @@ sql = load_statements(__file__, "negative_invoice.sql")
 
 class NegativeInvoice(Thresholds, frozen=True, kw_only=True):
     min_amount: Annotated[int, threshold("Credit that is worth an anomaly", unit="minor units", ge=1, le=1_000_000_000)] = 1
-
-
-def _at_once(_: NegativeInvoice) -> timedelta:
-    return timedelta(0)
 
 
 def _parameters(thresholds: NegativeInvoice) -> tuple[object, ...]:
@@ -50,7 +45,7 @@ def _judge(row: Row, _: NegativeInvoice) -> Incident:
     )
 
 
-DETECTOR = Detector(
+DETECTOR: Detector[NegativeInvoice] = Detector(
     name="negative_invoice",
     title="Negative invoice",
     description="An invoice was finalized with a negative total that no downgrade explains.",
@@ -60,10 +55,10 @@ DETECTOR = Detector(
             columns=frozenset(
                 {"status", "total", "subtotal", "currency", "billing_reason", "lines", "finalized_at", "voided_at", "created_at"}
             ),
-            reach=_at_once,
+            reach=no_time,
         )
     },
-    quiet=_at_once,
+    quiet=no_time,
     settles=False,
     candidates=sql["candidates"],
     incidents=sql["incidents"],

@@ -9,7 +9,8 @@ Money counts when a customer pays or authorizes it, and nothing that is decided 
 that expires, nor a bank debit or a voucher that fails days after. So a payment weighs the same now as in the weeks to come, and what was
 judged stays judged. An outage that is over is not judged on: the last quarter of the window must be low as well.
 
-Accounts and currencies are judged apart. With less than three weeks of charges before the window it is learning.
+Accounts and currencies are judged apart. With less than three weeks of charges before the window it is learning; three are enough if they
+agree.
 """
 
 from __future__ import annotations
@@ -50,10 +51,10 @@ RECOVERED = 0.75  # of what is usual
 class RevenueDrop(Thresholds, frozen=True, kw_only=True):
     window_hours: Annotated[int, threshold("Revenue is added up over this long, and over a quarter of it", unit="hours", ge=4, le=168)] = 24
     baseline_weeks: Annotated[int, threshold("Weeks before that say what is usual", unit="weeks", ge=3, le=12)] = 6
-    min_drop: Annotated[float, threshold("Part of the usual revenue that must be missing", unit="fraction", ge=0.2, le=1)] = 0.5
+    min_drop: Annotated[float, threshold("Part of the usual revenue that must be missing", unit="fraction", ge=0.2, le=1)] = 0.4
     critical_drop: Annotated[float, threshold("Missing part that makes it critical", unit="fraction", ge=0.2, le=1)] = 0.8
     min_payments: Annotated[int, threshold("Payments usual in the window", unit="payments", ge=5, le=100_000)] = 12
-    min_strength: Annotated[float, threshold("How surely it must be no accident", unit="standard deviations", ge=2, le=20)] = 4.5
+    min_strength: Annotated[float, threshold("How surely it must be no accident", unit="standard deviations", ge=2, le=20)] = 4.0
 
 
 def _window(thresholds: RevenueDrop) -> timedelta:

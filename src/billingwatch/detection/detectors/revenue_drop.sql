@@ -105,10 +105,15 @@ marks AS (
            lag(s.ends_at) OVER (PARTITION BY s.account, s.currency ORDER BY s.ends_at, s.length) + $12::interval < s.ends_at AS after_quiet
     FROM suspects AS s
     CROSS JOIN LATERAL (
-        -- 1.4826 times the median deviation from the median is the standard deviation of what is normal, and blind to outliers.
-        SELECT 1.4826 * percentile_cont(0.5) WITHIN GROUP (ORDER BY abs(w.amount - s.usual)) AS amount,
-               1.4826 * percentile_cont(0.5) WITHIN GROUP (ORDER BY abs(w.payments - s.usual_payments)) AS payments
+        -- 1.4826 times the median deviation from the median is the standard deviation of what is normal, and blind to outliers. Of no more
+        -- weeks than are needed two may be outliers, days of a sale say, and the third what is normal: then the largest deviation counts,
+        -- which is 1.24 standard deviations on average.
+        SELECT few.factor * percentile_cont(few.place) WITHIN GROUP (ORDER BY abs(w.amount - s.usual)) AS amount,
+               few.factor * percentile_cont(few.place) WITHIN GROUP (ORDER BY abs(w.payments - s.usual_payments)) AS payments
         FROM unnest(s.amounts, s.counts) AS w (amount, payments)
+        CROSS JOIN (VALUES (true, 1.0, 1 / 1.24), (false, 0.5, 1.4826)) AS few (applies, place, factor)
+        WHERE few.applies = (cardinality(s.amounts) <= $6::int)
+        GROUP BY few.place, few.factor
     ) AS scatter
     CROSS JOIN LATERAL (
         SELECT greatest(

@@ -7,11 +7,10 @@ and those behind a full discount are left alone, and so is who has yet to pay an
 may be free, so only its end counts. Subscriptions of one customer are apart; one that was never invoiced at all counts from its creation.
 An invoice that stays a draft for twice the grace blocks billing as silently.
 
-The turn of a period is found by what was told within an hour of it, or of the turn an interval before it (a day, one or two weeks, one, two,
-three or six months, one or two years; months as the anchor's day has them). So a renewal of which nothing at all is heard is missed, too,
-once the subscription is known. An instant is judged by the states that began and the invoices that were made by then. The anomaly is dated
-by the first full hour after the grace, and ends when the invoice comes, or when the subscription ends or pauses, for as long as it is
-waited for.
+A turn is known from whatever told of the subscription before it, so a renewal of which nothing at all is heard is missed, too. Of a period
+that was told of later than an hour after it began, only the end counts: its invoice may have come before anything was heard. An instant is
+judged by the states that began and the invoices that were made by then. The anomaly is dated by the first full hour after the grace, and
+ends when the invoice comes, or when the subscription ends or pauses, for as long as it is waited for.
 """
 
 from __future__ import annotations

@@ -2,44 +2,14 @@
 -- look.quiet is seven times the grace. A period that turned without an invoice that plainly bills it, a renewal that was not final
 -- in time, an invoice or a state that may end an anomaly.
 SELECT FROM (SELECT look.quiet / 7 AS length) AS grace
-CROSS JOIN LATERAL (
-    SELECT (look.since - interval '1 hour' - grace.length) AT TIME ZONE 'UTC' AS after,
-           (look.until - grace.length) AT TIME ZONE 'UTC' AS until
-) AS due
 WHERE EXISTS (
-    SELECT FROM (
-        VALUES (interval '0'), (interval '1 day'), (interval '7 days'), (interval '14 days'), (interval '1 mon'), (interval '2 mons'),
-               (interval '3 mons'), (interval '6 mons'), (interval '1 year'), (interval '2 years')
-    ) AS step (length)
-    CROSS JOIN LATERAL (
-        SELECT (due.after - step.length) AT TIME ZONE 'UTC' AS since,
-               (due.until - step.length) AT TIME ZONE 'UTC' + interval '1 hour'
-               + CASE WHEN step.length >= interval '1 mon' AND date_trunc('month', due.until + interval '1 day') > due.after
-                      THEN interval '3 days' ELSE interval '0' END AS until
-    ) AS told
-    CROSS JOIN LATERAL (
-        SELECT r.object_id COLLATE "default" AS subscription_id, r.created_at, r.facts
-        FROM states AS r
-        WHERE r.kind = 'subscription' AND r.created_at BETWEEN told.since AND told.until
-        ORDER BY r.created_at
-        OFFSET 0
-    ) AS s
-    CROSS JOIN LATERAL jsonb_to_recordset(s.facts -> 'items') AS t (usage_type text, period_start bigint, period_end bigint)
-    CROSS JOIN LATERAL (
-        SELECT CASE WHEN step.length = interval '0'
-                    THEN coalesce(to_timestamp(t.period_start), (s.facts ->> 'period_start_at')::timestamptz)
-                    ELSE coalesce(to_timestamp(t.period_end), (s.facts ->> 'period_end_at')::timestamptz) END AS due_at
-    ) AS turn
-    WHERE turn.due_at > due.after AT TIME ZONE 'UTC' AND turn.due_at <= due.until AT TIME ZONE 'UTC'
-      AND s.created_at >= (turn.due_at AT TIME ZONE 'UTC' - step.length) AT TIME ZONE 'UTC'
-      AND s.created_at <= (turn.due_at AT TIME ZONE 'UTC' - step.length) AT TIME ZONE 'UTC' + interval '1 hour'
-          + CASE WHEN step.length >= interval '1 mon' AND date_part('day', turn.due_at AT TIME ZONE 'UTC' + interval '1 day') = 1
-                 THEN interval '3 days' ELSE interval '0' END
-      AND t.usage_type IS DISTINCT FROM 'metered'
+    SELECT FROM states AS s
+    CROSS JOIN LATERAL (SELECT s.facts ->> 'subscription_id' AS subscription_id, s.created_at AS due_at) AS turn
+    WHERE s.kind = 'turn' AND s.created_at > look.since - interval '1 hour' - grace.length AND s.created_at <= look.until - grace.length
       -- Asked by key, once per turn: a join would be free to scan all invoices. (Keys of invoices are in the default collation.)
       AND (
           SELECT i.invoice_id FROM invoices AS i
-          WHERE i.subscription_id = s.subscription_id
+          WHERE i.subscription_id = turn.subscription_id
             AND i.created_at BETWEEN turn.due_at - interval '1 hour' AND turn.due_at + interval '1 hour'
             AND i.billing_reason IN ('subscription_cycle', 'subscription_create')
             AND (
@@ -81,45 +51,11 @@ OR EXISTS (
 
 -- incidents --
 -- $1 since, $2 until, $3 grace. `due_at` is when a period turned, `judged_at` the first full hour after the grace, by which all is judged.
-WITH due AS (
-    SELECT ($1::timestamptz - interval '1 hour' - $3::interval) AT TIME ZONE 'UTC' AS after,
-           ($2::timestamptz - $3::interval) AT TIME ZONE 'UTC' AS until
-),
--- A renewal or a creation tells, within the hour, of the turn that it is (step 0) and of the next. Where the month is shorter than the anchor's day, the
--- interval before began up to three days later than counting back says.
-turns AS MATERIALIZED (
-    SELECT DISTINCT s.subscription_id, turn.due_at,
-           to_timestamp(ceil(date_part('epoch', turn.due_at + $3::interval) / 3600) * 3600) AS judged_at
-    FROM due
-    CROSS JOIN (
-        VALUES (interval '0'), (interval '1 day'), (interval '7 days'), (interval '14 days'), (interval '1 mon'), (interval '2 mons'),
-               (interval '3 mons'), (interval '6 mons'), (interval '1 year'), (interval '2 years')
-    ) AS step (length)
-    CROSS JOIN LATERAL (
-        SELECT (due.after - step.length) AT TIME ZONE 'UTC' AS since,
-               (due.until - step.length) AT TIME ZONE 'UTC' + interval '1 hour'
-               + CASE WHEN step.length >= interval '1 mon' AND date_trunc('month', due.until + interval '1 day') > due.after
-                      THEN interval '3 days' ELSE interval '0' END AS until
-    ) AS told
-    CROSS JOIN LATERAL (
-        SELECT r.object_id COLLATE "default" AS subscription_id, r.created_at, r.facts
-        FROM states AS r
-        WHERE r.kind = 'subscription' AND r.created_at BETWEEN told.since AND told.until
-        ORDER BY r.created_at
-        OFFSET 0
-    ) AS s
-    CROSS JOIN LATERAL jsonb_to_recordset(s.facts -> 'items') AS t (usage_type text, period_start bigint, period_end bigint)
-    CROSS JOIN LATERAL (
-        SELECT CASE WHEN step.length = interval '0'
-                    THEN coalesce(to_timestamp(t.period_start), (s.facts ->> 'period_start_at')::timestamptz)
-                    ELSE coalesce(to_timestamp(t.period_end), (s.facts ->> 'period_end_at')::timestamptz) END AS due_at
-    ) AS turn
-    WHERE turn.due_at > due.after AT TIME ZONE 'UTC' AND turn.due_at <= due.until AT TIME ZONE 'UTC'
-      AND s.created_at >= (turn.due_at AT TIME ZONE 'UTC' - step.length) AT TIME ZONE 'UTC'
-      AND s.created_at <= (turn.due_at AT TIME ZONE 'UTC' - step.length) AT TIME ZONE 'UTC' + interval '1 hour'
-          + CASE WHEN step.length >= interval '1 mon' AND date_part('day', turn.due_at AT TIME ZONE 'UTC' + interval '1 day') = 1
-                 THEN interval '3 days' ELSE interval '0' END
-      AND t.usage_type IS DISTINCT FROM 'metered'
+WITH turns AS MATERIALIZED (
+    SELECT s.facts ->> 'subscription_id' AS subscription_id, s.created_at AS due_at,
+           to_timestamp(ceil(date_part('epoch', s.created_at + $3::interval) / 3600) * 3600) AS judged_at
+    FROM states AS s
+    WHERE s.kind = 'turn' AND s.created_at > $1::timestamptz - interval '1 hour' - $3::interval AND s.created_at <= $2::timestamptz - $3::interval
 ),
 expected AS (
     SELECT t.subscription_id, t.due_at, t.judged_at, coalesce(told.account, '') AS account, told.customer_id, known.status,

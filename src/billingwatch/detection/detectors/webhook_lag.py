@@ -1,12 +1,13 @@
 """Events reach us late, and which part of the way is slow.
 
 Stripe says when something happened (`created`), each delivery is signed when it is sent, and we note when it arrived: up to the signature
-the delay is Stripe's, after it the network's and our own queue's. Every hour is judged on the newest events of the window before it.
+the delay is Stripe's, after it the network's and our own queue's. Every hour is judged on the newest events of the window before it, and
+where those are few, on as many of the newest as are needed: then a lag goes on until events come in time, and ends days after the last.
 
 A delivery that was tried before, while we did not answer, says nothing about Stripe's delay, nor does a backfill. Stripe does not tell
 which they are, but order does: a delay holds up everything, so what arrives after something that happened minutes later was tried before.
-Replayed events carry no signature and are left out. What is Stripe's own and what its connected accounts send comes through two endpoints,
-and is judged apart.
+What happened within minutes may have met one restart of ours, so lateness must show for longer. Replayed events carry no signature and are
+left out. What is Stripe's own and what its connected accounts send comes through two endpoints, and is judged apart.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ HOUR = timedelta(hours=1)
 SAMPLE = 2000  # newest events of a window
 SLOW_LEAST = 5  # late deliveries that make a tenth; one or two may have been tried before with nothing to tell of it
 OVERTAKEN = timedelta(minutes=5)  # events of a few minutes may come in any order
+LOOK_BACK = timedelta(days=3)  # for the newest events where they are few; the SQL of the candidates has it, too
+RESTART = timedelta(minutes=10)  # in which we may not answer and nobody calls it an outage
 PARTS = {"stripe": "Stripe sends events", "network": "The network or our queue delivers events"}
 
 
@@ -63,6 +66,8 @@ def _parameters(thresholds: WebhookLag) -> tuple[object, ...]:
         _quiet(thresholds),
         EVIDENCE_LIMIT,
         SLOW_LEAST,
+        LOOK_BACK,
+        RESTART,
     )
 
 

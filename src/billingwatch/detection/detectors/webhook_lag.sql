@@ -1,12 +1,14 @@
 -- candidates --
--- The least that a threshold may be.
+-- The least that thresholds may be: two of three.
 SELECT FROM events AS e
-WHERE e.received_at > look.since - look.quiet AND e.received_at <= look.until
+WHERE e.received_at > look.since - interval '3 days' AND e.received_at <= look.until
   AND (e.received_at - e.signed_at >= interval '5 s' OR e.signed_at - e.occurred_at >= interval '30 s')
+OFFSET 1
 
 -- incidents --
 -- $1 since, $2 until, $3 window, $4 sample, $5 overtaken by, $6 minimum events, $7 Stripe's median, $8 Stripe's p90, $9 network's median,
--- $10 network's p90 (seconds), $11 quiet, $12 evidence limit, $13 fewest slow ones for a p90.
+-- $10 network's p90 (seconds), $11 quiet, $12 evidence limit, $13 fewest slow ones for a p90,
+-- $14 how far back few events are sought, $15 what a restart cannot explain.
 WITH measured AS MATERIALIZED (
     SELECT i.instant, d.connected, p.part, count(*) AS received,
            count(*) FILTER (WHERE p.tried_before) AS tried_before,
@@ -14,6 +16,7 @@ WITH measured AS MATERIALIZED (
            percentile_cont(0.5) WITHIN GROUP (ORDER BY p.seconds) FILTER (WHERE NOT p.tried_before) AS median,
            percentile_cont(0.9) WITHIN GROUP (ORDER BY p.seconds) FILTER (WHERE NOT p.tried_before) AS p90,
            count(*) FILTER (WHERE NOT p.tried_before AND p.seconds >= CASE p.part WHEN 'stripe' THEN $8::int ELSE $10::int END) AS slow,
+           max(d.occurred_at) FILTER (WHERE p.late) - min(d.occurred_at) FILTER (WHERE p.late) AS slow_for,
            (array_agg(d.event_id ORDER BY p.seconds DESC, d.event_id) FILTER (WHERE NOT p.tried_before))[:$12::int] AS event_ids
     FROM generate_series($1::timestamptz, $2::timestamptz, interval '1 hour') AS i (instant)
     CROSS JOIN LATERAL (
@@ -22,19 +25,34 @@ WITH measured AS MATERIALIZED (
                    PARTITION BY s.connected ORDER BY s.received_at, s.event_id ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
                ) AS newest_at
         FROM (
-            SELECT e.event_id, e.account IS NOT NULL AS connected, e.occurred_at, e.signed_at, e.received_at
-            FROM events AS e
-            WHERE e.received_at > i.instant - $3::interval AND e.received_at <= i.instant
-              -- A test clock may stand in the future, which is no time to measure from.
-              AND e.signed_at IS NOT NULL AND e.occurred_at <= e.signed_at + $5::interval
-            ORDER BY e.received_at DESC, e.event_id DESC
-            LIMIT $4
+            (
+                SELECT e.event_id, e.account IS NOT NULL AS connected, e.occurred_at, e.signed_at, e.received_at
+                FROM events AS e
+                WHERE e.received_at > i.instant - $3::interval AND e.received_at <= i.instant
+                  -- A test clock may stand in the future, which is no time to measure from.
+                  AND e.signed_at IS NOT NULL AND e.occurred_at <= e.signed_at + $5::interval
+                ORDER BY e.received_at DESC, e.event_id DESC
+                LIMIT $4
+            )
+            UNION
+            -- Where few events arrive, those before count, too.
+            (
+                SELECT e.event_id, e.account IS NOT NULL AS connected, e.occurred_at, e.signed_at, e.received_at
+                FROM events AS e
+                WHERE e.received_at > i.instant - $14::interval AND e.received_at <= i.instant
+                  AND e.signed_at IS NOT NULL AND e.occurred_at <= e.signed_at + $5::interval
+                ORDER BY e.received_at DESC, e.event_id DESC
+                LIMIT $6
+            )
         ) AS s
     ) AS d
     CROSS JOIN LATERAL (
-        VALUES ('stripe', extract(epoch FROM d.signed_at - d.occurred_at)::float8, d.occurred_at < d.newest_at - $5::interval),
-               ('network', extract(epoch FROM d.received_at - d.signed_at)::float8, false)
-    ) AS p (part, seconds, tried_before)
+        SELECT l.part, l.seconds, l.tried_before, NOT l.tried_before AND l.seconds >= l.most AS late
+        FROM (
+            VALUES ('stripe', extract(epoch FROM d.signed_at - d.occurred_at)::float8, d.occurred_at < d.newest_at - $5::interval, $7::int),
+                   ('network', extract(epoch FROM d.received_at - d.signed_at)::float8, false, $9::int)
+        ) AS l (part, seconds, tried_before, most)
+    ) AS p
     GROUP BY i.instant, d.connected, p.part
 ),
 marks AS (
@@ -47,7 +65,8 @@ marks AS (
         SELECT CASE m.part WHEN 'stripe' THEN greatest(m.median / $7::int, tail.p90 / $8::int)
                            ELSE greatest(m.median / $9::int, tail.p90 / $10::int) END AS excess
     ) AS g
-    WHERE m.samples >= $6 AND g.excess >= 1
+    -- What happens within minutes of each other is held up by one restart of ours.
+    WHERE m.samples >= $6 AND g.excess >= 1 AND m.slow_for >= $15::interval
 ),
 numbered AS MATERIALIZED (
     SELECT m.instant, m.connected, m.part, m.received, m.tried_before, m.samples, m.median, m.p90, m.event_ids, m.excess,

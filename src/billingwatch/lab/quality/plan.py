@@ -11,9 +11,9 @@ from random import Random
 import msgspec
 
 from billingwatch.detection.registry import DETECTORS
-from billingwatch.simulate.deliveries import TROUBLES, Trouble
+from billingwatch.simulate.deliveries import TROUBLES, Trouble, TroubleKind
 from billingwatch.simulate.incidents.registry import INCIDENTS
-from billingwatch.simulate.incidents.scenes import Incident
+from billingwatch.simulate.incidents.scenes import Incident, Kind
 from billingwatch.simulate.objects.shapes import Shape
 from billingwatch.simulate.profiles import PROFILES
 from billingwatch.simulate.seasons import DAY, SATURDAY
@@ -68,7 +68,7 @@ def plan_streams(
     streams: list[Stream] = []
     for kind in kinds:
         place = list(PROFILES).index(kind)
-        fitting = [name for name in incidents if name in TROUBLES or INCIDENTS[name].fits(PROFILES[kind])]
+        fitting = [name for name in incidents if _kind(name).fits(PROFILES[kind])]
         for turn in range(rounds):
             parts = [[], *_parts(fitting, repeats, place + turn)]
             for part, names in enumerate(parts):
@@ -94,7 +94,11 @@ def plan_streams(
 
 def detector_of(name: str) -> str:
     """The detector that should find it."""
-    return (TROUBLES[name] if name in TROUBLES else INCIDENTS[name]).detector
+    return _kind(name).detector
+
+
+def _kind(name: str) -> Kind | TroubleKind:
+    return TROUBLES[name] if name in TROUBLES else INCIDENTS[name]
 
 
 def _parts(incidents: Sequence[str], repeats: int, turn: int) -> Iterator[list[str]]:

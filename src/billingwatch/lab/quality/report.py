@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import multiprocessing
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
-from queue import Empty
-from typing import Protocol
 
 import msgspec
-import structlog
 
 from billingwatch.detection.registry import DETECTORS
 from billingwatch.lab.machine import Machine, cores, this_machine
-from billingwatch.lab.quality.measure import Measured, measure
+from billingwatch.lab.quality.measure import Measured
 from billingwatch.lab.quality.plan import REPEATS, REPORT_SEEDS, TUNING_SEEDS, Stream, plan_streams
+from billingwatch.lab.quality.processes import measure_all
 from billingwatch.lab.quality.rules import RULED
 from billingwatch.lab.quality.scores import Matched, Quiet, Score, Variant, matched, quiet_by_kind, score, together, variants
 from billingwatch.lab.quality.truth import Alarm, plain_slack_of, slack_of
 from billingwatch.lab.stage import open_stage
 from billingwatch.settings import Settings
-from billingwatch.tenancy.sealing import Seal, open_seal
 
-LOOK_EVERY = 0.5  # seconds between two looks at how far the processes are
 RECALL_AIM = PRECISION_AIM = 0.95
 QUIET_AIM = 1.0  # false alarms per tenant and month, of all detectors together
 
@@ -121,12 +111,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     streams: list[Ran]
 
 
-class _Days(Protocol):
-    def put(self, item: float, /) -> None: ...
-
-    def get_nowait(self) -> float: ...
-
-
 def detection_report(settings: Settings, wish: Wish, on_progress: Callable[[float, float], None] = lambda _done, _size: None) -> Report:
     """Run the wish on a database of its own; `on_progress` gets how much is done of how much."""
     began = time.monotonic()
@@ -135,8 +119,8 @@ def detection_report(settings: Settings, wish: Wish, on_progress: Callable[[floa
     order = sorted(streams, key=lambda stream: -stream.size)
     # Each stream's tenant is dropped with its schema.
     own = msgspec.structs.replace(settings, isolation="schema")
-    with open_stage(own, durable=False) as stage, _pool(stage.dsn, stage.settings, wish.processes or cores()) as (pool, days):
-        measured = _gather([pool.submit(_measure, stream) for stream in order], days, sum(stream.size for stream in streams), on_progress)
+    with open_stage(own, durable=False) as stage:
+        measured = measure_all(order, stage.dsn, stage.settings, wish.processes or cores(), on_progress)
     place = {stream.name: number for number, stream in enumerate(streams)}
     return summarize(wish, sorted(measured, key=lambda each: place[each.stream.name]), seconds=round(time.monotonic() - began, 1))
 
@@ -172,18 +156,17 @@ def _side(streams: Sequence[Matched], detectors: Sequence[str]) -> Side:
 
 
 def _missed(stream: Matched) -> Iterator[Missed]:
-    for (truth, by), told in zip(stream.found(), stream.matches.found_by, strict=True):
-        if not by:
-            yield Missed(
-                stream=stream.measured.stream.name,
-                detector=truth.detector,
-                variant=truth.variant,
-                strength=truth.strength,
-                natural=truth.natural,
-                started_at=truth.started_at,
-                description=truth.description,
-                alarms=len(told),
-            )
+    for truth, alarms in stream.missed():
+        yield Missed(
+            stream=stream.measured.stream.name,
+            detector=truth.detector,
+            variant=truth.variant,
+            strength=truth.strength,
+            natural=truth.natural,
+            started_at=truth.started_at,
+            description=truth.description,
+            alarms=alarms,
+        )
 
 
 def _wrong(stream: Matched) -> Iterator[FalseAlarm]:
@@ -220,51 +203,3 @@ def _ran(measured: Measured) -> Ran:
         visits=cost.visits,
         seconds=round(cost.simulating + cost.recording + cost.visiting + cost.ruling, 1),
     )
-
-
-class _Process:
-    """What a process of the pool was started with."""
-
-    dsn: str
-    seal: Seal
-    days: _Days
-
-
-@contextmanager
-def _pool(dsn: str, settings: Settings, processes: int) -> Iterator[tuple[ProcessPoolExecutor, _Days]]:
-    context = multiprocessing.get_context("spawn")
-    days: _Days = context.Queue()
-    pool = ProcessPoolExecutor(processes, context, _begin, (dsn, settings, days))
-    try:
-        yield pool, days
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        # Nobody waits for streams that are half done, and the database is about to go.
-        for child in multiprocessing.active_children():
-            child.terminate()
-        raise
-    pool.shutdown()
-
-
-def _begin(dsn: str, settings: Settings, days: _Days) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, too, which ends us
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    _Process.dsn, _Process.seal, _Process.days = dsn, open_seal(settings), days
-
-
-def _measure(stream: Stream) -> Measured:
-    day = stream.size / stream.days
-    return asyncio.run(measure(stream, _Process.dsn, _Process.seal, lambda: _Process.days.put(day)))
-
-
-def _gather(futures: Sequence[Future[Measured]], days: _Days, size: float, on_progress: Callable[[float, float], None]) -> list[Measured]:
-    done, waiting, so_far = [], set(futures), 0.0
-    while waiting:
-        finished, waiting = wait(waiting, LOOK_EVERY, FIRST_COMPLETED)
-        done += [future.result() for future in finished]
-        try:
-            while True:
-                so_far += days.get_nowait()
-        except Empty:
-            on_progress(min(so_far, size) if waiting else size, size)
-    return done

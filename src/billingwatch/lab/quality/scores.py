@@ -43,7 +43,7 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     repeats: int
     """Alarms about an incident beyond the first of each."""
     collateral: int
-    """Alarms about another detector's incident; they count neither way."""
+    """Alarms about another detector's incident, or about what is arguable; they count neither way."""
     retracted: int
     """False alarms that were taken back later; they count as false."""
     historical: int
@@ -100,9 +100,20 @@ class Matched(msgspec.Struct, frozen=True, kw_only=True):
         return [alarm for alarm, verdict in zip(self.alarms, self.matches.verdicts, strict=True) if verdict == "false"]
 
     def found(self) -> list[tuple[Truth, list[Alarm]]]:
-        """Each truth with the alarms that found it."""
-        standing = [[alarm for alarm in by if not alarm.retracted] for by in self.matches.found_by]
-        return list(zip(self.measured.truths, standing, strict=True))
+        """Each truth that is to be found, with the alarms that found it."""
+        return [
+            (truth, [alarm for alarm in by if not alarm.retracted])
+            for truth, by in zip(self.measured.truths, self.matches.found_by, strict=True)
+            if not truth.arguable
+        ]
+
+    def missed(self) -> list[tuple[Truth, int]]:
+        """Each truth that was not found, with the number of alarms about it that were taken back."""
+        return [
+            (truth, len(by))
+            for truth, by in zip(self.measured.truths, self.matches.found_by, strict=True)
+            if not truth.arguable and all(alarm.retracted for alarm in by)
+        ]
 
 
 def matched(measured: Iterable[Measured], alarms_of: Callable[[Measured], list[Alarm]], slack: Slack) -> list[Matched]:

@@ -56,6 +56,8 @@ class Truth(msgspec.Struct, frozen=True, kw_only=True):
     """Other detectors that are right to report it, too."""
     natural: bool = False
     """It was not put into the stream: chance made it."""
+    arguable: bool = False
+    """As right to be silent about as to report: an alarm about nothing else counts neither way, and nobody has to find it."""
 
 
 class Matches(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,8 +75,9 @@ def match(alarms: Sequence[Alarm], truths: Sequence[Truth], slack: Slack) -> Mat
     """Bring alarms and truths together.
 
     An alarm is about an incident of its own detector if it names an object or event of it. Where one of the two names no objects (revenue
-    fell, nothing arrives), it is about the incident that it overlaps in time, give or take the slack. One incident may cause several alarms, and one alarm may cover several incidents. An alarm about another detector's incident
-    (it names what that is about, or is said to come with it) is collateral: no false alarm, and nothing found.
+    fell, nothing arrives), it is about the incident that it overlaps in time, give or take the slack. One incident may cause several
+    alarms, and one alarm may cover several incidents. An alarm about another detector's incident (it names what that is about, or is said
+    to come with it) is collateral: no false alarm, and nothing found.
     """
     verdicts: list[Verdict] = []
     found_by: list[list[Alarm]] = [[] for _ in truths]
@@ -85,8 +88,10 @@ def match(alarms: Sequence[Alarm], truths: Sequence[Truth], slack: Slack) -> Mat
             continue
         for place in about:
             found_by[place].append(alarm)
-        if about:
+        if any(not truths[place].arguable for place in about):
             verdicts.append("true")
+        elif about:
+            verdicts.append("collateral")
         else:
             verdicts.append("collateral" if any(_comes_with(alarm, truth, slack) for truth in truths) else "false")
     return Matches(verdicts=verdicts, found_by=found_by)
@@ -137,6 +142,7 @@ def truth_of(label: Label, first_arrivals: Mapping[str, Delivery]) -> Truth:
         events=frozenset(label.event_ids),
         also=frozenset(label.also),
         natural=label.natural,
+        arguable=label.arguable,
     )
 
 

@@ -54,6 +54,7 @@ def monthly(scene: Scene, due: int, *, quantity: int | None = None) -> Subscribe
     subscriber.anchor_day = anchor_day
     world.at(before, partial(renew, world, subscriber))
     if before < world.start:
+        subscriber.subscription.discount = None  # no invoice was heard of that would tell how much it leaves
         world.at(min(world.start + HOUR, scene.at - 1), partial(show, scene, subscriber))
     return subscriber
 

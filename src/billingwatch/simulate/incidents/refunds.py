@@ -8,7 +8,7 @@ from billingwatch.simulate.incidents.extras import days_before, pay, stranger
 from billingwatch.simulate.incidents.scenes import Scene
 from billingwatch.simulate.objects.payers import Payer
 from billingwatch.simulate.objects.payments import Charge
-from billingwatch.simulate.payments import dispute, refund
+from billingwatch.simulate.payments import dear_payment, dispute, refund
 from billingwatch.simulate.people import local, usual_payment
 from billingwatch.simulate.seasons import DAY, HOUR
 
@@ -16,6 +16,7 @@ SPIKE_LASTS = 6 * HOUR  # at most
 BOUGHT_BEFORE = (2 * HOUR, 5 * DAY)  # seconds from a purchase to its refund
 FEWEST = 6  # refunds that anybody would wonder about
 LARGE = (12, 80)  # times the usual payment
+DEAR = (1.5, 10)  # times what nearly all payments stay below: where large plans are sold, twelve small ones are nothing special
 DISPUTED_AFTER = (2 * DAY, 12 * DAY)
 DISPUTED_AMOUNT = (1, 20)  # times the usual payment
 
@@ -41,8 +42,8 @@ def refund_much(scene: Scene) -> None:
     currency = world.profile.currencies[0]
     amount = round(usual_payment(world, currency) * scene.between(*LARGE) * scene.rng.uniform(1, 1.2))
     bought_at = days_before(scene, *BOUGHT_BEFORE)
-    scene.description, scene.since = f"{amount} {currency} given back at once", scene.at
-    world.at(bought_at, partial(_buy, scene, stranger(scene, bought_at), amount, scene.at))
+    scene.since = scene.at
+    world.at(bought_at, partial(_buy_much, scene, stranger(scene, bought_at), amount))
 
 
 def be_disputed(scene: Scene) -> None:
@@ -53,6 +54,13 @@ def be_disputed(scene: Scene) -> None:
     bought_at, payer = days_before(scene, *DISPUTED_AFTER), stranger(scene, scene.at)
     scene.description = f"{amount} {currency} disputed"
     world.at(bought_at, lambda at: _sold(scene, pay(scene, payer, amount, currency, at)))
+
+
+def _buy_much(scene: Scene, payer: Payer, amount: int, when: int) -> None:
+    currency = scene.world.profile.currencies[0]
+    amount = max(amount, round(dear_payment(scene.world, currency) * scene.between(*DEAR)))
+    scene.description = f"{amount} {currency} given back at once"
+    _buy(scene, payer, amount, scene.at, when)
 
 
 def _buy(scene: Scene, payer: Payer, amount: int, back_at: int, when: int) -> None:

@@ -118,7 +118,7 @@ INCIDENTS: Mapping[str, Kind] = MappingProxyType(
         ),
         "large_refund": Kind(
             detector="large_refund",
-            description="one refund of 12 to 80 usual payments and more",
+            description="one refund of 12 to 80 usual payments and more, and half as much again as nearly all payments here",
             inject=refund_much,
             lasts=HOUR,
             also=("refund_spike", "revenue_drop"),
@@ -154,6 +154,7 @@ INCIDENTS: Mapping[str, Kind] = MappingProxyType(
             description="a broken checkout loses 60 to 100 % of purchases for hours, or for days where few people buy",
             inject=close_checkout,
             lasts=DROP_LASTS,
+            also=("webhook_silence",),  # where nobody buys, nothing is told
             fits=sells_enough,
             takes=True,
         ),

@@ -9,7 +9,7 @@ from billingwatch.simulate.world import Closure
 
 DROP_LASTS = 3 * DAY  # at most
 SHORTEST = 8 * HOUR
-NOTICED = 40  # purchases lost; of so many, few accounts would not know
+NOTICED = 60  # purchases lost; forty of an account that sells sixty a day are hardly more than chance takes
 SOLD_PER_DAY = 20  # without so many purchases nobody would see their number fall
 
 

@@ -42,6 +42,8 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
     """Other detectors that are right to report it, too."""
     natural: bool = False
     """Whether it is part of any account's life rather than an incident that was wished for."""
+    arguable: bool = False
+    """Whether it is as right to be silent about it as to report it."""
 
 
 class Scene(msgspec.Struct, kw_only=True):
@@ -67,7 +69,8 @@ class Scene(msgspec.Struct, kw_only=True):
         return faint + (loud - faint) * self.strength
 
 
-def _any(_: Profile) -> bool:
+def any_account(_: Profile) -> bool:
+    """For what shows wherever it goes wrong."""
     return True
 
 
@@ -81,7 +84,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds from its beginning until its last important event."""
     also: tuple[str, ...] = ()
     """Other detectors that are right to report it, too."""
-    fits: Callable[[Profile], bool] = _any
+    fits: Callable[[Profile], bool] = any_account
     """Whether the account is of a kind in which somebody would notice."""
     takes: bool = False
     """Whether it keeps ordinary events from happening, besides those that it adds."""
@@ -128,6 +131,7 @@ def natural_label(truth: Truth, world: World, by_object: Mapping[str, Sequence[S
         object_ids=list(dict.fromkeys([*truth.evidence, *truth.subjects])),
         event_ids=[sent["id"] for sent in events],
         natural=True,
+        arguable=truth.arguable,
     )
 
 

@@ -34,7 +34,16 @@ def fingerprint_of(detector: str, incident: Incident) -> str:
     return hashlib.sha256(f"{detector}\n{incident.subject}\n{incident.opened_at.isoformat()}".encode()).hexdigest()[:32]
 
 
-def reconcile(detector: str, found: Sequence[Found], stored: Sequence[Anomaly], quiet: timedelta, as_of: datetime) -> Iterator[Revision]:
+def overlap(incident: Incident, anomaly: Anomaly, quiet: timedelta = timedelta(0)) -> bool:
+    """Whether the two are of one subject and no further apart than the quiet."""
+    return (
+        incident.subject == anomaly.subject
+        and incident.opened_at - anomaly.last_seen_at <= quiet
+        and anomaly.opened_at - incident.last_seen_at <= quiet
+    )
+
+
+def revise(detector: str, found: Sequence[Found], stored: Sequence[Anomaly], quiet: timedelta, as_of: datetime) -> Iterator[Revision]:
     """Revise what is stored. `stored` are the anomalies whose rows were judged again, and retracted ones that may have come back."""
     matches, unmatched = match(found, stored, quiet)
     for each, before in matches:
@@ -61,19 +70,11 @@ def match(found: Sequence[Found], stored: Sequence[Anomaly], quiet: timedelta) -
             matches.append((each, holder))
     # The first row of an incident can change with late events, and its fingerprint with it: then it is the anomaly that it overlaps.
     for each in rest:
-        overlapping = next((anomaly for anomaly in unmatched.values() if _overlap(each.incident, anomaly, quiet)), None)
+        overlapping = next((anomaly for anomaly in unmatched.values() if overlap(each.incident, anomaly, quiet)), None)
         if overlapping is not None:
             unmatched.pop(overlapping.anomaly_id)
         matches.append((each, overlapping))
     return matches, list(unmatched.values())
-
-
-def _overlap(incident: Incident, anomaly: Anomaly, quiet: timedelta) -> bool:
-    return (
-        incident.subject == anomaly.subject
-        and incident.opened_at - anomaly.last_seen_at <= quiet
-        and anomaly.opened_at - incident.last_seen_at <= quiet
-    )
 
 
 def _revised(detector: str, found: Found, before: Anomaly | None, as_of: datetime) -> Anomaly:
