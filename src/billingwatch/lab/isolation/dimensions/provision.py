@@ -8,6 +8,7 @@ import time
 from statistics import median
 
 from billingwatch.lab.isolation.dimension import Dimension, Figures, Measure
+from billingwatch.lab.isolation.online import create_online
 from billingwatch.lab.isolation.world import Task
 from billingwatch.lab.latency import summarize
 from billingwatch.postgres.connections import ControlConnection
@@ -39,7 +40,9 @@ def measure(task: Task) -> Figures:
         busy = summarize(load.finish().latencies)
         work.join()
     asyncio.run(_remove(task))
+    online = asyncio.run(_online(task)) if task.arm.isolation == "schema" else []
     return {
+        **({"online": median(online) * MILLI} if online else {}),
         "rendered": median(rendered) * MILLI,
         "prepared": median(prepared) * MILLI,
         **({"quiet_p99": quiet.p99} if quiet else {}),
@@ -60,6 +63,17 @@ async def _provision(task: Task) -> tuple[list[float], list[float]]:
             await _claim(control, f"new-{number}", f"claimed-{number}")
             prepared.append(time.perf_counter() - began)
     return rendered, prepared
+
+
+async def _online(task: Task) -> list[float]:
+    times: list[float] = []
+    async with task.connection() as control:
+        for _ in range(NEW):
+            began = time.perf_counter()
+            name = await create_online(task)
+            times.append(time.perf_counter() - began)
+            await control.execute(f"DROP SCHEMA {name} CASCADE")
+    return times
 
 
 async def _new(task: Task, control: ControlConnection, name: str) -> None:
@@ -95,10 +109,11 @@ DIMENSION = Dimension(
     key="provision",
     title="Provisioning",
     method=f"{NEW} tenants, one after the other, as the product provisions them: control row, secret, key, and with schemas the migrations' rendered SQL, one "
-    "transaction each; median. Prepared in advance means that the tables are there and a tenant only gets its name, its URL and its key. "
+    "transaction each; median. Online means that Alembic connects and runs the revisions itself, one after the other. Prepared in advance means that the tables are there and a tenant only gets its name, its URL and its key. "
     f"Bystanders: the tenants that are there send {OFFERED} events/s, first alone, then while a tenant comes every {PAUSE * 1000:.0f} ms. The new tenants are removed.",
     measures=(
         Measure(key="rendered", title="a new tenant", unit="ms", headline=True),
+        Measure(key="online", title="a new tenant's tables by Alembic, online", unit="ms", better=None),
         Measure(key="prepared", title="a new tenant, prepared in advance", unit="ms"),
         Measure(key="quiet_p99", title="bystanders' p99, nobody comes", unit="ms"),
         Measure(key="busy_p99", title="bystanders' p99 while tenants come", unit="ms", headline=True),

@@ -1,0 +1,141 @@
+"""The fleet's migration: what one change of the tables takes for all tenants, idle and while events come in."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from billingwatch.lab.isolation.dimension import Dimension, Figures, Measure
+from billingwatch.lab.isolation.world import Task
+from billingwatch.lab.latency import summarize
+from billingwatch.lab.load import Outcome
+from billingwatch.postgres import migrations, revisions
+from billingwatch.tenancy.fleet import Options, migrate_fleet
+
+OFFERED = 200  # events/s while it runs
+HEADSTART = 0.2  # of the load's seconds, that pass before the migration begins
+NAME = "lab_{number}"
+
+REVISION = '''"""pre: made for the lab."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "{revision}"
+down_revision = "{down}"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    {up}
+
+
+def downgrade() -> None:
+    {back}
+'''
+STEPS = {
+    "column": ("op.add_column('events', sa.Column('lab', sa.Text(), nullable=True))", "op.drop_column('events', 'lab')"),
+    "backfill": ("op.execute('UPDATE events SET lab = type')", "pass"),
+    "index": ("op.create_index('events_lab_idx', 'events', ['lab'])", "op.drop_index('events_lab_idx', 'events')"),
+}
+
+
+class Releases:
+    """Releases to come: this one's `schema/`, and revisions that are added and taken away again."""
+
+    def __init__(self, root: Path) -> None:
+        self._versions = root / "tenant" / "versions"
+        self._made: list[Path] = []
+
+    def add(self, up: str, back: str) -> None:
+        """One revision more."""
+        revision, down = NAME.format(number=len(self._made) + 1), migrations.head("tenant")
+        self._made.append(self._versions / f"{revision}.py")
+        self._made[-1].write_text(REVISION.format(revision=revision, down=down, up=up, back=back), encoding="utf-8")
+        revisions.forget()
+
+    def drop(self) -> None:
+        """One revision less."""
+        self._made.pop().unlink()
+        revisions.forget()
+
+
+def measure(task: Task) -> Figures:
+    """Step by step up, then back to where it was, then a column under load."""
+    with _releases(task) as releases:
+        figures = {"nothing": asyncio.run(_migrate(task))}
+        for key, (up, back) in STEPS.items():
+            releases.add(up, back)
+            figures[key] = asyncio.run(_migrate(task))
+        for _ in STEPS:
+            asyncio.run(_migrate(task, back=True))
+            releases.drop()
+        releases.add(*STEPS["column"])
+        figures |= _loaded(task)
+        asyncio.run(_migrate(task, back=True))
+    return figures
+
+
+def _loaded(task: Task) -> Figures:
+    run = task.books()
+    with task.serve("--no-worker") as service, task.load() as load:
+        run.sweep(load, service)
+        load.prepare(run.phase(service, task.scale.seconds, rate=OFFERED))
+        load.start()
+        time.sleep(task.scale.seconds * HEADSTART)
+        began = time.monotonic()
+        took = asyncio.run(_migrate(task))
+        outcome = load.finish()
+    during = summarize(_due_between(outcome, began, began + took))
+    return {"loaded": took, "refused": float(len(outcome.unacked)), **({"loaded_p99": during.p99} if during else {})}
+
+
+def _due_between(outcome: Outcome, began: float, ended: float) -> list[float]:
+    return [latency for due, latency in zip(outcome.due, outcome.latencies, strict=True) if began <= due <= ended]
+
+
+async def _migrate(task: Task, *, back: bool = False) -> float:
+    """Seconds. RuntimeError when a tenant was not migrated: then there is nothing to compare."""
+    async with task.connection() as control:
+        began = time.monotonic()
+        outcome = await migrate_fleet(control, task.stage.dsn, Options(back=back, isolation=task.arm.isolation))
+        took = time.monotonic() - began
+    if len(outcome.results) - len(outcome.failed) < outcome.total:
+        message = f"not every tenant was migrated: {[result.error for result in outcome.failed][:3]}"
+        raise RuntimeError(message)
+    return took
+
+
+@contextmanager
+def _releases(task: Task) -> Iterator[Releases]:
+    root = task.stage.directory / "schema"
+    shutil.copytree(migrations.schema_root(), root, ignore=shutil.ignore_patterns("__pycache__"))
+    try:
+        with revisions.schema_at(root):
+            yield Releases(root)
+    finally:
+        shutil.rmtree(root)
+
+
+DIMENSION = Dimension(
+    key="migration",
+    title="Migrating the fleet",
+    method="The product's fleet runner, two jobs, brings all tenants from one revision to the next: nothing to do; ADD COLUMN to `events`; UPDATE of the new "
+    "column in every row; CREATE INDEX on it; all are taken back again. Then ADD COLUMN once more while "
+    f"{OFFERED} events/s come in, whose p99 counts those that were due while the migration ran, from when they were due.",
+    measures=(
+        Measure(key="nothing", title="nothing to do", unit="s"),
+        Measure(key="column", title="ADD COLUMN", unit="s", headline=True),
+        Measure(key="backfill", title="UPDATE of every event", unit="s"),
+        Measure(key="index", title="CREATE INDEX", unit="s"),
+        Measure(key="loaded", title="ADD COLUMN while events come in", unit="s"),
+        Measure(key="loaded_p99", title="acknowledgement's p99 meanwhile", unit="ms", headline=True),
+        Measure(key="refused", title="events refused meanwhile", unit="events"),
+    ),
+    measure=measure,
+)
