@@ -9,13 +9,15 @@ import signal
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+import asyncpg
 import msgspec
 from cryptography.fernet import Fernet
 
+from billingwatch.errors import DatabaseUnavailable
 from billingwatch.lab.server import ServerProcess
 from billingwatch.postgres.connections import ControlConnection, open_connection
 from billingwatch.postgres.database import open_database
@@ -86,17 +88,31 @@ def _database_of_its_own(settings: Settings) -> Iterator[Settings]:
         return
     name = f"billingwatch_bench_{uuid.uuid4().hex[:10]}"
     asyncio.run(_administer(settings.database_url, f"CREATE DATABASE {name}"))
+    own = msgspec.structs.replace(settings, database_url=urlunsplit(urlsplit(settings.database_url)._replace(path=f"/{name}")))
     try:
-        yield msgspec.structs.replace(settings, database_url=urlunsplit(urlsplit(settings.database_url)._replace(path=f"/{name}")))
+        yield own
     finally:
         with _uninterrupted():
-            asyncio.run(_administer(settings.database_url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+            asyncio.run(_drop(settings.database_url, name, own.database_url or ""))
 
 
-async def _administer(dsn: str, statement: str) -> None:
+async def _drop(dsn: str, name: str, own_dsn: str) -> None:
+    """Drop a database, and then the roles that it had, which are the server's and would stay."""
+    roles: list[str] = []
+    with suppress(asyncpg.PostgresError, DatabaseUnavailable):
+        connection = await open_connection(own_dsn, "billingwatch bench")
+        try:
+            roles = [row["role"] for row in await connection.fetch(sql["roles"])]
+        finally:
+            await connection.close()
+    await _administer(dsn, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)", *(f"DROP ROLE IF EXISTS {role}" for role in roles))
+
+
+async def _administer(dsn: str, *statements: str) -> None:
     connection = await open_connection(dsn, "billingwatch bench", statement_timeout=STATEMENT_TIMEOUT)
     try:
-        await connection.execute(statement)
+        for statement in statements:
+            await connection.execute(statement)
     finally:
         await connection.close()
 
