@@ -276,6 +276,7 @@ async def test_a_tenant_that_stays_locked_is_refused_after_the_statement_timeout
     assert await rows(tenant, STORED) == [("evt_1", 1)]
 
 
+@pytest.mark.schema_isolation
 async def test_a_lane_is_recycled_under_load_without_losing_an_event(make_recorder, make_delivery, rows, provision_tenant):
     tenants = [(await provision_tenant(f"tenant-{number}"))[0] for number in range(4)]
     recorder = make_recorder(tenants_limit=1)
