@@ -86,11 +86,24 @@ def _database_of_its_own(settings: Settings) -> Iterator[Settings]:
         return
     name = f"billingwatch_bench_{uuid.uuid4().hex[:10]}"
     asyncio.run(_administer(settings.database_url, f"CREATE DATABASE {name}"))
+    own = urlunsplit(urlsplit(settings.database_url)._replace(path=f"/{name}"))
     try:
-        yield msgspec.structs.replace(settings, database_url=urlunsplit(urlsplit(settings.database_url)._replace(path=f"/{name}")))
+        yield msgspec.structs.replace(settings, database_url=own)
     finally:
         with _uninterrupted():
-            asyncio.run(_administer(settings.database_url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+            asyncio.run(_clear_away(settings.database_url, own, name))
+
+
+async def _clear_away(dsn: str, own: str, name: str) -> None:
+    connection = await open_connection(own, "billingwatch bench", statement_timeout=STATEMENT_TIMEOUT)
+    try:
+        # Those of row isolation are the server's, and outlive the database.
+        roles = await connection.fetch(sql["roles"]) if await connection.fetchval(sql["initialised"]) else []
+    finally:
+        await connection.close()
+    await _administer(dsn, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    for row in roles:
+        await _administer(dsn, f"DROP ROLE {row['rolname']}")
 
 
 async def _administer(dsn: str, statement: str) -> None:
@@ -108,6 +121,7 @@ def _environ(settings: Settings) -> dict[str, str]:
         "BILLINGWATCH_DATA_DIR": str(settings.data_dir),
         "BILLINGWATCH_SECRET_KEY": settings.secret_key or "",
         "BILLINGWATCH_ISOLATION": settings.isolation,
+        "BILLINGWATCH_PARTITIONS": str(settings.partitions),
         "BILLINGWATCH_RATE_LIMIT": str(RATE_LIMIT),
         "BILLINGWATCH_LOG_LEVEL": "warning",
         **({"BILLINGWATCH_DATABASE_URL": settings.database_url} if settings.database_url else {}),
