@@ -2,7 +2,8 @@
 
 BillingWatchError
 ├── SettingsInvalid
-├── DatabaseUnavailable · PostgresUnusable · SchemaOutdated · IsolationMismatch · RowIsolationNotPermitted
+├── DatabaseUnavailable · PostgresUnusable · SchemaOutdated
+├── IsolationMismatch · RowIsolationNotPermitted · RolesMissing
 ├── TenantNotFound · TenantNameTaken · TenantNameInvalid · TenantSuspended
 ├── SecretInvalid · SecretsFull · SecretNotFound · SecretKeyUnusable
 ├── EventNotFound · AnomalyNotFound · AnomalyClosed · AnalystNotFound · AnalystsNotPermitted · AnalystRemains
@@ -61,6 +62,12 @@ class RowIsolationNotPermitted(BillingWatchError):
     """the service's database role may not set up row isolation: {reason}"""
 
     hint = "it needs CREATEROLE, and must own the database"
+
+
+class RolesMissing(BillingWatchError):
+    """the database's roles are not on this server: {roles}"""
+
+    hint = "restore them first (`pg_dumpall --roles-only` where it came from), then the database again"
 
 
 class TenantNotFound(BillingWatchError):

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 import asyncpg
 import pytest
 
-from billingwatch.errors import IsolationMismatch, RowIsolationNotPermitted
+from billingwatch.errors import IsolationMismatch, RolesMissing, RowIsolationNotPermitted
 from billingwatch.ingest.recorder import record_events
 from billingwatch.postgres import migrations
 from billingwatch.postgres.connections import ControlConnection, open_connection
@@ -385,6 +385,18 @@ async def test_a_revision_of_the_control_plane_may_replace_how_events_are_record
     await ensure_control_plane(service.control, isolation="row", upgrade=True)
 
     assert await record_events(service.control, [make_delivery(tenant, "evt_1") for tenant in watched]) == [True, True]
+
+
+async def test_a_database_that_came_to_a_server_without_its_roles_says_which(service, watched, connect):
+    recorder = f"{watched[0].schema_name}_recorder"
+    admin = await connect()
+    await admin.execute(f"ALTER ROLE {recorder} RENAME TO {recorder}_away")
+
+    with pytest.raises(RolesMissing, match=f": {recorder}$"):
+        await ensure_control_plane(service.control, isolation="row")
+
+    await admin.execute(f"ALTER ROLE {recorder}_away RENAME TO {recorder}")
+    await ensure_control_plane(service.control, isolation="row")
 
 
 async def test_a_service_that_may_not_make_roles_sets_nothing_up(role, database):

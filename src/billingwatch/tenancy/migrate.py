@@ -42,7 +42,7 @@ async def ensure_control_plane(
 ) -> None:
     """Set up an empty database; bring an older control plane to head if `upgrade`, else raise SchemaOutdated.
 
-    IsolationMismatch when the database was set up with another isolation.
+    IsolationMismatch when the database was set up with another isolation; RowIsolationNotPermitted, RolesMissing.
     """
     async with control.transaction():
         await control.execute(sql["lock"])
