@@ -34,6 +34,7 @@ SECRET = "whsec_test_secret_of_the_first_tenant"
 UNSAFE_AND_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ISOLATION = "TEST_ISOLATION"  # environment: runs the database tests in this isolation alone
+PARTITIONS = "TEST_PARTITIONS"  # environment: of the shared tables of row isolation
 SHARED = "TESTS_OF_BILLINGWATCH"  # environment of a run's worker processes: the data directory of the server that they share
 ROOM = 2 * 1024**3  # bytes; a clone is 8 MB, and a test has one at a time
 
@@ -63,6 +64,7 @@ MakeDelivery = Callable[..., Delivery]
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "both_isolations: what it says holds in schema and in row isolation")
     config.addinivalue_line("markers", "schema_isolation: it is about schemas of tenants")
+    config.addinivalue_line("markers", "row_isolation: it is about the schema that all tenants share")
     if not hasattr(config, "workerinput"):
         os.environ[SHARED] = tempfile.mkdtemp(prefix="billingwatch-tests-", dir=_fast_directory())
 
@@ -76,9 +78,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "isolation" not in metafunc.fixturenames:
         return
     given = os.environ.get(ISOLATION)
-    if given:
+    if metafunc.definition.get_closest_marker("row_isolation"):
+        kinds = ["row"]
+    elif given:
         kinds = [given]
-    elif next(metafunc.definition.iter_markers("both_isolations"), None):
+    elif metafunc.definition.get_closest_marker("both_isolations"):
         kinds = ["schema", "row"]
     else:
         return
@@ -88,7 +92,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if os.environ.get(ISOLATION) == "row":
         for item in items:
-            if next(item.iter_markers("schema_isolation"), None):
+            if item.get_closest_marker("schema_isolation"):
                 item.add_marker(pytest.mark.skip(reason="about schemas of tenants"))
 
 
@@ -146,7 +150,7 @@ def templates(server: Server) -> Iterator[Callable[[Isolation], str]]:
         await admin.execute(f"CREATE DATABASE {name} TEMPLATE template0")
         await admin.close()
         connection = await open_connection(server.dsn_for(name), "tests")
-        await ensure_control_plane(ControlConnection(connection), isolation=kind)
+        await ensure_control_plane(ControlConnection(connection), isolation=kind, partitions=int(os.environ.get(PARTITIONS, "0")))
         shared.extend(row[0] for row in await connection.fetch("SELECT schema_name FROM control.isolation WHERE kind = 'row'"))
         await connection.close()
 

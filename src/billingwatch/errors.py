@@ -3,7 +3,7 @@
 BillingWatchError
 ├── SettingsInvalid
 ├── DatabaseUnavailable · PostgresUnusable · SchemaOutdated · MigrationRunning · TenantOutdated
-├── IsolationMismatch · RowIsolationNotPermitted
+├── IsolationMismatch · RowIsolationNotPermitted · RolesMissing
 ├── TenantNotFound · TenantNameTaken · TenantNameInvalid · TenantSuspended
 ├── SecretInvalid · SecretsFull · SecretNotFound · SecretKeyUnusable
 ├── EventNotFound · DeadLetterNotFound · AnomalyNotFound · AnomalyClosed · AnalystNotFound · AnalystsNotPermitted · AnalystRemains
@@ -74,6 +74,12 @@ class TenantOutdated(BillingWatchError):
     """the tenant's schema is at revision {revision}, too old for this release"""
 
     hint = "run `billingwatch migrate`"
+
+
+class RolesMissing(BillingWatchError):
+    """the database's roles are not on this server: {roles}"""
+
+    hint = "restore them first (`pg_dumpall --roles-only` where it came from), then the database again"
 
 
 class TenantNotFound(BillingWatchError):

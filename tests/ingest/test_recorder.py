@@ -264,6 +264,7 @@ async def test_tenants_of_other_lanes_go_on_while_one_is_locked(make_recorder, m
     assert (await stuck).is_new
 
 
+@pytest.mark.schema_isolation
 async def test_a_lane_is_recycled_under_load_without_losing_an_event(make_recorder, make_delivery, rows, provision_tenant):
     tenants = [(await provision_tenant(f"tenant-{number}"))[0] for number in range(4)]
     recorder = make_recorder(tenants_limit=1)

@@ -55,6 +55,24 @@ async def databases(dsn: str) -> set[str]:
     return names
 
 
+async def roles(server) -> set[str]:
+    """The roles of row isolation that belong to the databases of running benches."""
+    found: set[str] = set()
+    for name in await databases(server.dsn):
+        connection = await asyncpg.connect(server.dsn_for(name))
+        shared = await connection.fetchval("SELECT schema_name FROM control.isolation")
+        found |= {f"{shared}{suffix}" for suffix in ("", "_recorder", "_analysts") if shared}
+        await connection.close()
+    return await remaining(server.dsn, found)
+
+
+async def remaining(dsn: str, names: set[str]) -> set[str]:
+    connection = await asyncpg.connect(dsn)
+    found = {row["rolname"] for row in await connection.fetch("SELECT rolname FROM pg_roles WHERE rolname = ANY ($1)", list(names))}
+    await connection.close()
+    return found
+
+
 def test_every_event_that_bench_ingest_has_acknowledged_is_stored_once(room):
     report = run(room, "ingest", *SIZE, "--rate", "50", "--zipf")
 
@@ -93,12 +111,13 @@ def interruptible():
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_bench_leaves_no_process_directory_or_database(room, server, interruptible, number):
-    env = environ(room, BILLINGWATCH_DATABASE_URL=server.dsn)
+@pytest.mark.parametrize(("number", "isolation"), [(signal.SIGINT, "schema"), (signal.SIGTERM, "row")])
+def test_an_interrupted_bench_leaves_no_process_directory_database_or_role(room, server, interruptible, number, isolation):
+    env = environ(room, BILLINGWATCH_DATABASE_URL=server.dsn, BILLINGWATCH_ISOLATION=isolation)
     with subprocess.Popen(command("ingest", *SIZE, "--seconds", "60"), env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as bench:
         while b"closed loop" not in (said := bench.stderr.readline()):
             assert said, "it ended before the load began"
+        made = asyncio.run(roles(server))
 
         bench.send_signal(number)
 
@@ -106,6 +125,8 @@ def test_an_interrupted_bench_leaves_no_process_directory_or_database(room, serv
     assert bench.returncode != 0
     assert processes_in(room) == []
     assert asyncio.run(databases(server.dsn)) == set()
+    assert len(made) == (3 if isolation == "row" else 0)
+    assert asyncio.run(remaining(server.dsn, made)) == set()
 
 
 def processes_in(room: Path) -> list[str]:

@@ -106,6 +106,32 @@ async def test_the_tenant_planes_revisions_build_what_its_tables_say(empty, cont
     assert migrated == defined
 
 
+def with_tenant_in_front(described: set[tuple[object, ...]]) -> set[tuple[object, ...]]:
+    """What describe() tells of a tenant's schema, as it must be where tenants share tables."""
+    shared = set()
+    for name, second, third, *rest in described:
+        match second, third:
+            case int() as number, _:
+                shared.add((name, number + 1, third, *rest))
+            case _, str() as text if text.startswith(("PRIMARY KEY (", "UNIQUE (")):
+                shared.add((name, second, text.replace("(", "(tenant_id, ", 1)))
+            case _, str() as text:
+                shared.add((name, second, text.replace("USING btree (", "USING btree (tenant_id, ")))
+    return shared
+
+
+@pytest.mark.row_isolation
+async def test_the_shared_tables_are_what_the_tenant_planes_say_with_the_tenant_in_front(empty, control, tenant):
+    await empty.execute(f"CREATE SCHEMA alone; SET search_path = alone; {definition(tenant_plane.metadata)}; RESET search_path")
+
+    migrated, defined = await describe(control, tenant.schema_name), await describe(empty, "alone")
+
+    assert len(migrated) > 200
+    own = {row for row in migrated if "tenant_id" in row[1:3] or row[2] == "NOT NULL tenant_id"}
+    assert {row[0] for row in own} == set(tenant_plane.metadata.tables)
+    assert migrated - own == with_tenant_in_front(defined)
+
+
 @pytest.mark.schema_isolation
 @pytest.mark.parametrize("plane", PLANES)
 async def test_alembic_would_write_no_further_revision(database, tenant, plane):

@@ -9,20 +9,23 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import asyncpg
 import pytest
 
-from billingwatch.errors import InputInvalid, IsolationMismatch, RowIsolationNotPermitted
+from billingwatch.errors import InputInvalid, IsolationMismatch, RolesMissing, RowIsolationNotPermitted
 from billingwatch.ingest.recorder import record_events
 from billingwatch.postgres import migrations
 from billingwatch.postgres.connections import ControlConnection, open_connection
 from billingwatch.postgres.tenant_plane import metadata
+from billingwatch.simulate.payloads import charge_event_payloads
 from billingwatch.tenancy.analysts import analyst_dsn, create_analyst, revoke_analyst, scram_verifier
 from billingwatch.tenancy.fleet import Migrated, Options, migrate_fleet
+from billingwatch.tenancy.lanes import Lane, control_plane
 from billingwatch.tenancy.migrate import FleetState, ensure_control_plane, fleet_state
 from billingwatch.tenancy.provision import provision
 from billingwatch.tenancy.registry import load_tenant
 from billingwatch.tenancy.scope import tenant_scope
 from billingwatch.tenancy.tenants import Tenant
+from billingwatch.visit import visit
 
-pytestmark = pytest.mark.parametrize("isolation", ["row"], indirect=True, scope="module")
+pytestmark = pytest.mark.row_isolation
 
 ADD = "INSERT INTO customers (customer_id, name, deleted, created_at, updated_at, event_id, version) VALUES ($1, $2, false, now(), now(), 'evt_1', '1')"
 ADD_FOR = (
@@ -404,6 +407,18 @@ async def test_a_revision_of_the_control_plane_may_replace_how_events_are_record
     assert await record_events(service.control, [make_delivery(tenant, "evt_1") for tenant in watched]) == [True, True]
 
 
+async def test_a_database_that_came_to_a_server_without_its_roles_says_which(service, watched, connect):
+    recorder = f"{watched[0].schema_name}_recorder"
+    admin = await connect()
+    await admin.execute(f"ALTER ROLE {recorder} RENAME TO {recorder}_away")
+
+    with pytest.raises(RolesMissing, match=f": {recorder}$"):
+        await ensure_control_plane(service.control, isolation="row")
+
+    await admin.execute(f"ALTER ROLE {recorder}_away RENAME TO {recorder}")
+    await ensure_control_plane(service.control, isolation="row")
+
+
 async def test_a_service_that_may_not_make_roles_sets_nothing_up(role, database):
     admin = await asyncpg.connect(database)
     await admin.execute(f"ALTER ROLE {role[0]} NOCREATEROLE")
@@ -415,3 +430,43 @@ async def test_a_service_that_may_not_make_roles_sets_nothing_up(role, database)
 
     assert not await connection.fetchval(INITIALISED)
     await connection.close()
+
+
+async def test_partitions_by_tenant_hold_the_same_rows_behind_the_same_door(server, seal, make_delivery, now):
+    admin = await asyncpg.connect(server.dsn)
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    await admin.execute(f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY file_copy")
+    lane = Lane(server.dsn_for(name), "tests")
+    async with control_plane(lane) as control:
+        await ensure_control_plane(control, isolation="row", partitions=3)
+        tenants = []
+        for number in range(6):
+            await provision(control, seal, f"tenant-{number}")
+            tenants.append(await load_tenant(control, seal, f"tenant-{number}"))
+        shared = tenants[0].schema_name
+        bodies = [body.decode() for body in charge_event_payloads(20, seed=3, created=int(now.timestamp()), seconds=60)]
+        deliveries = [make_delivery(tenant, body=body) for body in bodies for tenant in tenants]
+        recorded = await record_events(control, deliveries), await record_events(control, deliveries)
+        parts = await control.fetch(
+            "SELECT c.relname, count(*), bool_and(p.relrowsecurity AND p.relforcerowsecurity) FROM pg_inherits AS i"
+            " JOIN pg_class AS c ON c.oid = i.inhparent JOIN pg_class AS p ON p.oid = i.inhrelid"
+            " WHERE c.relkind = 'p' AND c.relnamespace = $1::text::regnamespace GROUP BY c.relname",
+            shared,
+        )
+    try:
+        for tenant in tenants:
+            await visit(lane, tenant, as_of=now)
+            async with lane.scope(tenant) as scoped:
+                assert await scoped.fetchval("SELECT count(*) FROM charges") == len(bodies)
+                assert {row["deliveries"] for row in await scoped.fetch("SELECT deliveries FROM events")} == {2}
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            async with lane.scope(tenants[0]) as scoped:
+                await scoped.fetch("SELECT count(*) FROM charges_0")
+    finally:
+        await lane.close()
+        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await admin.execute("".join(f"DROP ROLE {shared}{suffix};" for suffix in ("", "_recorder", "_analysts")))
+        await admin.close()
+
+    assert recorded == ([True] * len(deliveries), [False] * len(deliveries))
+    assert {row["relname"]: (row["count"], row["bool_and"]) for row in parts} == dict.fromkeys(metadata.tables, (3, True))

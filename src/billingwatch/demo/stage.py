@@ -57,7 +57,9 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
         async def run() -> T:
             connection = await open_connection(self.database.dsn, "billingwatch demo")
             try:
-                await ensure_control_plane(ControlConnection(connection), isolation=self.settings.isolation)
+                await ensure_control_plane(
+                    ControlConnection(connection), isolation=self.settings.isolation, partitions=self.settings.partitions
+                )
                 return await work(ControlConnection(connection))
             finally:
                 await connection.close()

@@ -124,6 +124,7 @@ def _environ(settings: Settings) -> dict[str, str]:
         "BILLINGWATCH_DATA_DIR": str(settings.data_dir),
         "BILLINGWATCH_SECRET_KEY": settings.secret_key or "",
         "BILLINGWATCH_ISOLATION": settings.isolation,
+        "BILLINGWATCH_PARTITIONS": str(settings.partitions),
         "BILLINGWATCH_RATE_LIMIT": str(RATE_LIMIT),
         "BILLINGWATCH_LOG_LEVEL": "warning",
         **({"BILLINGWATCH_DATABASE_URL": settings.database_url} if settings.database_url else {}),

@@ -1,7 +1,7 @@
 """Analysts: read-only login roles that see one tenant's tables and views, and nothing of any other tenant.
 
 Every Postgres role can read pg_roles and pg_namespace, and the size of any relation: what keeps tenants unknown to each other's analysts
-is that the names there are opaque.
+is that the names there are opaque. In row isolation a policy maps who asks to their tenant; a setting would not do, because every role may set it.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ async def ensure_control_plane(
 ) -> None:
     """Set up an empty database; bring an older control plane to head if `upgrade`, else raise SchemaOutdated.
 
-    IsolationMismatch when the database was set up with another isolation. An upgrade takes no lock that it cannot have within seconds: then
-    asyncpg.LockNotAvailableError, and nothing is changed.
+    IsolationMismatch when the database was set up with another isolation; RowIsolationNotPermitted, RolesMissing. An upgrade takes no lock that
+    it cannot have within seconds: then asyncpg.LockNotAvailableError, and nothing is changed.
     """
     async with control.transaction():
         await control.execute(sql["lock"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 import msgspec
 
-from billingwatch.errors import IsolationMismatch, RowIsolationNotPermitted, SchemaOutdated
+from billingwatch.errors import IsolationMismatch, RolesMissing, RowIsolationNotPermitted, SchemaOutdated
 from billingwatch.postgres import migrations
 from billingwatch.postgres.connections import ControlConnection
 from billingwatch.postgres.revisions import shared_way
@@ -42,10 +42,16 @@ async def find_shared(control: ControlConnection) -> SharedSchema | None:
 
 
 async def check_isolation(control: ControlConnection, wanted: Isolation) -> None:
-    """Refuse a database that keeps its tenants apart in another way than the process was told. IsolationMismatch."""
-    found: Isolation = "schema" if await find_shared(control) is None else "row"
+    """Refuse a database that keeps its tenants apart in another way than the process was told. IsolationMismatch, RolesMissing."""
+    shared = await find_shared(control)
+    found: Isolation = "schema" if shared is None else "row"
     if found != wanted:
         raise IsolationMismatch(found=found, wanted=wanted)
+    if shared is not None:
+        plane = shared.plane
+        missing = await control.fetchval(sql["missing_roles"], [plane.scope_role, plane.recorder_role, plane.analysts_role])
+        if missing is not None:
+            raise RolesMissing(roles=missing)
 
 
 async def create_shared(control: ControlConnection, partitions: int) -> None:

@@ -1,6 +1,9 @@
 -- find_isolation --
 SELECT kind, schema_name, partitions, revision, views_digest FROM control.isolation;
 
+-- missing_roles --
+SELECT string_agg(r.name, ', ') FROM unnest($1::text[]) AS r (name) WHERE to_regrole(r.name) IS NULL;
+
 -- claim_shared --
 -- Tenants that are being provisioned meanwhile wait, and then take the new revision.
 SELECT revision, views_digest FROM control.isolation FOR NO KEY UPDATE;
