@@ -346,6 +346,8 @@ async def test_a_second_run_is_refused_while_one_is_at_work(control, database, r
 
         with pytest.raises(MigrationRunning):
             await migrate_fleet(other, database, Options())
+        with pytest.raises(MigrationRunning):
+            await take_back_control_plane(other)
 
     assert (await run).failed == []
     assert (await migrate_fleet(other, database, Options())).total == 0
@@ -503,6 +505,8 @@ async def test_the_control_planes_last_revision_can_be_taken_back_and_taken_agai
 
     revision = await take_back_control_plane(control)
     down = await catalog(control, "control")
+    with pytest.raises(InputInvalid, match=f"can only take {migrations.head('control')} back"):
+        await take_back_control_plane(control)
     with pytest.raises(InputInvalid, match="control plane"):
         await migrate(back=True)
     outcome = await migrate()

@@ -12,14 +12,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
-from alembic.operations import Operations
-from alembic.script import Script
 
 from billingwatch.postgres import migrations
 from billingwatch.postgres.migrations import Plane, render, scripts_of
+
+if TYPE_CHECKING:  # not needed to run, and slow to import
+    from alembic.operations import Operations
+    from alembic.script import Script
 
 OLDEST = "0002"
 """The oldest tenant revision that this release's statements work with: the one before the head, or the head if the code needs what it adds.
@@ -89,12 +91,8 @@ def way_back(plane: Plane) -> Step:
 
 def outdated(revision: str) -> bool:
     """Whether a tenant schema is too old for this release's code. One that a newer release has migrated is not: that only added."""
-    return revision in _too_old()
-
-
-@cache
-def _too_old() -> frozenset[str]:
-    return frozenset(script.revision for script in scripts_of("tenant").iterate_revisions(OLDEST, "base")) - {OLDEST}
+    line = migrations.lineage("tenant")
+    return revision in line[: line.index(OLDEST)]
 
 
 def _is_online(script: Script) -> bool:
@@ -115,6 +113,6 @@ def schema_at(root: Path) -> Iterator[None]:
 
 def forget() -> None:
     """Read `schema/` anew."""
-    for function in (*vars(migrations).values(), way_up, way_back, _too_old):
+    for function in (*vars(migrations).values(), way_up, way_back):
         if hasattr(function, "cache_clear"):
             function.cache_clear()

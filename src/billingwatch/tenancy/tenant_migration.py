@@ -14,7 +14,6 @@ from billingwatch.postgres.connections import ControlConnection
 from billingwatch.postgres.revisions import Step, outdated, way_back, way_up
 from billingwatch.postgres.statements import load_statements
 from billingwatch.tenancy.analysts import regrant
-from billingwatch.tenancy.online import run_online
 from billingwatch.tenancy.scope import checked_schema_name
 from billingwatch.tenancy.tenants import TenantId
 
@@ -77,6 +76,8 @@ class Mover:
 
     async def _take(self, connection: asyncpg.Connection, tenant: Behind, step: Step, *, renew: bool, last: bool) -> Behind:
         if step.online is not None:
+            from billingwatch.tenancy.online import run_online  # noqa: PLC0415 - slow to import, and seldom needed
+
             await run_online(self._dsn, tenant.schema_name, step.online)
         without_views = renew or step.to in self._obstructed
         try:
