@@ -431,6 +431,30 @@ async def test_an_online_revision_runs_through_alembic_between_those_that_are_re
     assert await control.fetchval(f"SELECT name FROM {tenant.schema_name}.customers") == "cus_1"
 
 
+async def test_a_tenant_that_has_to_wait_between_its_steps_goes_on_where_it_was(
+    control, release, connect, trio, migrate, impatient, monkeypatch
+):
+    monkeypatch.setattr(fleet, "WAIT_MOST", 0.2)
+    release.add("tenant", ADD)
+    release.write("tenant", ONLINE_UP, ONLINE_BACK, declarations=ONLINE)
+    revision = release.add("tenant", "ALTER TABLE charges ADD COLUMN note text")
+    onlooker = ControlConnection(await connect())
+    async with tenant_scope(await connect(), trio["second"]) as scoped:
+        await scoped.execute("LOCK TABLE charges IN ACCESS SHARE MODE")
+        run = asyncio.create_task(migrate(canary=0))
+        while list((await revisions_of(onlooker)).values()).count(revision) < 2:
+            assert not run.done()
+            await asyncio.sleep(0.005)
+        halfway = (await revisions_of(onlooker))["second"]
+
+    outcome = await run
+
+    assert BEFORE < halfway < revision
+    assert (outcome.failed, outcome.results[-1].name, outcome.results[-1].attempts > 1) == ([], "second", True)
+    assert set((await revisions_of(control)).values()) == {revision}
+    assert "note" in await columns(control, trio["second"].schema_name, "charges")
+
+
 async def test_a_new_tenant_gets_what_an_online_revision_says_for_empty_schemas(control, release, provision_tenant, trio, migrate):
     release.write("tenant", ONLINE_UP, ONLINE_BACK, declarations=ONLINE)
     await migrate()
@@ -487,6 +511,18 @@ async def test_taking_back_a_column_that_a_view_reads_leaves_the_views_that_can_
     assert outcome.failed == []
     assert views == set(migrations.views()) - {"customers_known"}
     assert await catalog(control, tenant.schema_name) == up
+
+
+async def test_an_online_revision_may_fail_as_python_does_and_the_others_go_on(control, release, trio, migrate):
+    count = 'op.get_bind().execute(sa.text("SELECT count(*) FROM customers")).scalar()'
+    release.write("tenant", f"{{}}[{count}]", "pass", declarations=ONLINE)
+
+    outcome = await migrate(canary=0)
+
+    assert [(result.name, result.error) for result in sorted(outcome.failed, key=lambda each: each.name)] == [
+        (name, "KeyError: 0") for name in trio
+    ]
+    assert set((await revisions_of(control)).values()) == {BEFORE}
 
 
 async def test_an_online_revision_can_be_taken_back(control, release, tenant, migrate):

@@ -5,6 +5,7 @@
 A revision may say `online = True` when it cannot be rendered: it reads data, or does what no transaction can (CREATE INDEX CONCURRENTLY).
 Alembic then runs its `upgrade` and `downgrade` for each tenant, connected to that tenant's schema alone; since a run can die between such a
 revision and its bookkeeping, both must bear being repeated. Its `upgrade_empty` is what a new schema gets instead, and can be rendered.
+Like every revision it has `from alembic import op`: in its module that name becomes the tenant's own.
 
 Alembic is imported when it is needed: it takes half a second and some megabytes, and a service or a command whose database is at head
 needs to know the names of the revisions alone.

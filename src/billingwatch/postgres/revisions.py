@@ -29,6 +29,10 @@ OLDEST = "0002"
 A test holds it to these two and processes events at it; a tenant that is older is refused until it is migrated, and its events are recorded."""
 
 
+class RevisionUnknown(Exception):
+    """No revision of that name is in this release, or none before it."""
+
+
 class OnlineStep(msgspec.Struct, frozen=True, kw_only=True):
     """A function of a revision's module that Alembic is to run."""
 
@@ -57,9 +61,9 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 @cache
 def way_up(plane: Plane, revision: str) -> tuple[Step, ...]:
-    """From `revision` to head; what lies between two online revisions is one step. LookupError for a revision that is not known."""
+    """From `revision` to head; what lies between two online revisions is one step. RevisionUnknown."""
     if not migrations.known_revision(plane, revision):
-        raise LookupError(revision)
+        raise RevisionUnknown(revision)
     steps: list[Step] = []
     together: list[Script] = []
 
@@ -80,10 +84,10 @@ def way_up(plane: Plane, revision: str) -> tuple[Step, ...]:
 
 @cache
 def way_back(plane: Plane) -> Step:
-    """From head to the revision before it. LookupError when there is none."""
+    """From head to the revision before it. RevisionUnknown when there is none."""
     last, *before = scripts_of(plane).iterate_revisions("head", "base")
     if not before:
-        raise LookupError(plane)
+        raise RevisionUnknown(plane)
     if _is_online(last):
         return Step(to=before[0].revision, online=OnlineStep(path=Path(last.path), function="downgrade"))
     return Step(to=before[0].revision, text=render(last.module.downgrade))

@@ -59,7 +59,7 @@ class Mover:
         return way_back("tenant").to if self._back else migrations.head("tenant")
 
     def way(self, revision: str) -> tuple[Step, ...]:
-        """The steps from `revision`; LookupError when it is not known."""
+        """The steps from `revision`; RevisionUnknown."""
         if self._back:
             return (way_back("tenant"),)
         # At head with older views, the views are the one step.
