@@ -98,19 +98,20 @@ class Mover:
         try:
             await connection.execute(
                 f"BEGIN; SET LOCAL synchronous_commit = off; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; "
-                f"SET LOCAL search_path = {checked_schema_name(tenant.schema_name)}; "
                 f"SELECT FROM control.tenants WHERE tenant_id = {tenant.tenant_id:d} FOR NO KEY UPDATE"
             )
+            # Before the path is set, under which Postgres would plan it anew for each tenant.
             claimed = await connection.fetchrow(sql["claim"], tenant.tenant_id, tenant.revision, step.to, digest)
             if claimed is None:
                 raise Overtaken  # noqa: TRY301 - rolls back like any failure inside
-            if text:
-                await connection.execute(text)
-            if claimed["has_analysts"]:
-                await regrant(ControlConnection(connection), tenant.tenant_id, tenant.schema_name)
             if outdated(tenant.revision) != outdated(step.to):
                 await connection.execute(sql["announce_change"], tenant.tenant_id)
-            await connection.execute("COMMIT")
+            text = f"SET LOCAL search_path = {checked_schema_name(tenant.schema_name)};\n{text}"
+            if claimed["has_analysts"]:
+                await connection.execute(text)
+                await regrant(ControlConnection(connection), tenant.tenant_id, tenant.schema_name)
+                text = ""
+            await connection.execute(f"{text};\nCOMMIT")  # in one message, because a fleet is thousands of these
         except (asyncpg.PostgresError, Overtaken):
             if not connection.is_closed():
                 await connection.execute("ROLLBACK")
