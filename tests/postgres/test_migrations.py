@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import subprocess
+import sys
 import uuid
 from collections.abc import AsyncIterator
 
@@ -15,7 +17,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, MetaData, create_mock_engine
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from billingwatch.postgres import control_plane, migrations, tenant_plane
+from billingwatch.postgres import control_plane, migrations, revisions, tenant_plane
 from billingwatch.postgres.connections import ControlConnection, open_connection
 from billingwatch.postgres.migrations import known_revision, render_drop_views, render_upgrade, render_views, views, views_digest
 from billingwatch.tenancy.migrate import ensure_control_plane
@@ -192,6 +194,33 @@ def test_revisions_are_known_by_name_and_head_needs_nothing_more(plane):
     assert not known_revision(plane, "9999")
     assert render_upgrade(plane, head) == ""
     assert render_upgrade(plane) is render_upgrade(plane)
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_the_lineage_is_the_one_that_alembic_reads(plane):
+    scripts = list(migrations.scripts_of(plane).walk_revisions())
+
+    assert migrations.lineage(plane) == tuple(script.revision for script in reversed(scripts))
+    assert migrations.head(plane) == migrations.scripts_of(plane).get_current_head()
+
+
+def test_a_line_that_forks_is_refused(release):
+    release.add("tenant", "SELECT 1")
+    versions = release.root / "tenant" / "versions"
+    fork = (versions / "0003_test.py").read_text().replace('revision = "0003"', 'revision = "0003b"', 1)
+    (versions / "0003b_test.py").write_text(fork)
+    revisions.forget()
+
+    with pytest.raises(LookupError, match="comes after revision 0002, as 0003 does"):
+        migrations.head("tenant")
+
+
+def test_a_service_whose_database_is_at_head_does_without_alembic():
+    program = "import sys, billingwatch.app; from billingwatch.postgres import migrations; migrations.head('tenant'); print('alembic' in sys.modules)"
+
+    said = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True).stdout
+
+    assert said == "False\n"
 
 
 @pytest.mark.parametrize("plane", PLANES)

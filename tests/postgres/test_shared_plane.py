@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 
-from billingwatch.postgres.shared_plane import SharedImpl, SharedPlane
+from billingwatch.postgres.shared_impl import SharedImpl
+from billingwatch.postgres.shared_plane import SharedPlane
 
 KEY = (sa.Column("name", sa.Text(), nullable=False), sa.PrimaryKeyConstraint("name", name="things_pkey"))
 

@@ -42,6 +42,20 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def held_up(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Set once a run has had to wait for a lock in vain; it tries again soon after."""
+    event = asyncio.Event()
+
+    async def pause(_: int) -> None:
+        event.set()
+        await asyncio.sleep(0.1)
+
+    monkeypatch.setattr(tenant_migration, "LOCK_TIMEOUT", "20ms")
+    monkeypatch.setattr(fleet, "_pause", pause)
+    return event
+
+
+@pytest.fixture
 async def trio(provision_tenant):
     """Three tenants."""
     return {name: (await provision_tenant(name))[0] for name in ("first", "second", "third")}
@@ -316,16 +330,12 @@ async def test_a_tenant_whose_tables_are_in_use_is_tried_again_and_then_reported
     assert again.results == [done("second", revision)]
 
 
-async def test_a_tenant_whose_tables_are_free_in_time_is_migrated(release, connect, trio, migrate, impatient, monkeypatch):
-    monkeypatch.setattr(fleet, "WAIT_MOST", 0.2)
-    revision = release.add("tenant", ADD)
-    onlooker = ControlConnection(await connect())
+async def test_a_tenant_whose_tables_are_free_in_time_is_migrated(release, connect, trio, migrate, held_up):
+    release.add("tenant", ADD)
     async with tenant_scope(await connect(), trio["second"]) as scoped:
         await scoped.fetch("SELECT customer_id FROM customers")
         run = asyncio.create_task(migrate())
-        while list((await revisions_of(onlooker)).values()).count(revision) < 2:
-            assert not run.done()
-            await asyncio.sleep(0.005)
+        await asyncio.wait_for(held_up.wait(), 30)
 
     outcome = await run
 
@@ -346,6 +356,8 @@ async def test_a_second_run_is_refused_while_one_is_at_work(control, database, r
 
         with pytest.raises(MigrationRunning):
             await migrate_fleet(other, database, Options())
+        with pytest.raises(MigrationRunning):
+            await take_back_control_plane(other)
 
     assert (await run).failed == []
     assert (await migrate_fleet(other, database, Options())).total == 0
@@ -429,6 +441,25 @@ async def test_an_online_revision_runs_through_alembic_between_those_that_are_re
     assert await control.fetchval(f"SELECT name FROM {tenant.schema_name}.customers") == "cus_1"
 
 
+async def test_a_tenant_that_has_to_wait_between_its_steps_goes_on_where_it_was(control, release, connect, trio, migrate, held_up):
+    release.add("tenant", ADD)
+    release.write("tenant", ONLINE_UP, ONLINE_BACK, declarations=ONLINE)
+    revision = release.add("tenant", "ALTER TABLE charges ADD COLUMN note text")
+    onlooker = ControlConnection(await connect())
+    async with tenant_scope(await connect(), trio["second"]) as scoped:
+        await scoped.execute("LOCK TABLE charges IN ACCESS SHARE MODE")
+        run = asyncio.create_task(migrate(canary=0))
+        await asyncio.wait_for(held_up.wait(), 30)
+        halfway = (await revisions_of(onlooker))["second"]
+
+    outcome = await run
+
+    assert BEFORE < halfway < revision
+    assert (outcome.failed, outcome.results[-1].name, outcome.results[-1].attempts > 1) == ([], "second", True)
+    assert set((await revisions_of(control)).values()) == {revision}
+    assert "note" in await columns(control, trio["second"].schema_name, "charges")
+
+
 async def test_a_new_tenant_gets_what_an_online_revision_says_for_empty_schemas(control, release, provision_tenant, trio, migrate):
     release.write("tenant", ONLINE_UP, ONLINE_BACK, declarations=ONLINE)
     await migrate()
@@ -487,6 +518,18 @@ async def test_taking_back_a_column_that_a_view_reads_leaves_the_views_that_can_
     assert await catalog(control, tenant.schema_name) == up
 
 
+async def test_an_online_revision_may_fail_as_python_does_and_the_others_go_on(control, release, trio, migrate):
+    count = 'op.get_bind().execute(sa.text("SELECT count(*) FROM customers")).scalar()'
+    release.write("tenant", f"{{}}[{count}]", "pass", declarations=ONLINE)
+
+    outcome = await migrate(canary=0)
+
+    assert [(result.name, result.error) for result in sorted(outcome.failed, key=lambda each: each.name)] == [
+        (name, "KeyError: 0") for name in trio
+    ]
+    assert set((await revisions_of(control)).values()) == {BEFORE}
+
+
 async def test_an_online_revision_can_be_taken_back(control, release, tenant, migrate):
     before = await catalog(control, tenant.schema_name)
     release.write("tenant", ONLINE_UP, ONLINE_BACK, declarations=ONLINE)
@@ -503,6 +546,8 @@ async def test_the_control_planes_last_revision_can_be_taken_back_and_taken_agai
 
     revision = await take_back_control_plane(control)
     down = await catalog(control, "control")
+    with pytest.raises(InputInvalid, match=f"can only take {migrations.head('control')} back"):
+        await take_back_control_plane(control)
     with pytest.raises(InputInvalid, match="control plane"):
         await migrate(back=True)
     outcome = await migrate()

@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from contextlib import ExitStack
 
 import rich_click as click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -82,21 +83,24 @@ def migrate(
         _show_plan(run_session(lambda session: plan_fleet(session.control, options(session)), prepare=False), as_json=as_json)
         return
 
-    began = time.monotonic()
     columns = (TextColumn("migrating"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    progress = Progress(*columns, console=talk)
+    bar = progress.add_task("", rate="")
 
-    async def work(session: Session) -> Outcome:
-        with Progress(*columns, console=talk) as progress:
-            bar = progress.add_task("", total=None, visible=False, rate="")
+    async def work(session: Session) -> tuple[Outcome, float]:
+        began = time.monotonic()
+        with ExitStack() as stack:
 
             def show(settled: int, total: int) -> None:
-                rate = f"{settled / (time.monotonic() - began):,.0f} tenants/s"
-                progress.update(bar, completed=settled, total=total, visible=True, rate=rate)
+                if settled == 0:  # A run with nothing to do shows no bar.
+                    stack.enter_context(progress)
+                progress.update(bar, completed=settled, total=total, rate=f"{settled / (time.monotonic() - began):,.0f} tenants/s")
 
-            return await migrate_fleet(session.control, session.dsn, options(session), show)
+            outcome = await migrate_fleet(session.control, session.dsn, options(session), show)
+        return outcome, time.monotonic() - began
 
-    outcome = run_session(work, prepare=False)
-    _show_outcome(outcome, time.monotonic() - began, as_json=as_json)
+    outcome, seconds = run_session(work, prepare=False)
+    _show_outcome(outcome, seconds, as_json=as_json)
     if len(outcome.results) - len(outcome.failed) < outcome.total:
         sys.exit(1)
 

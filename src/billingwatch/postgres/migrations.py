@@ -5,22 +5,26 @@
 A revision may say `online = True` when it cannot be rendered: it reads data, or does what no transaction can (CREATE INDEX CONCURRENTLY).
 Alembic then runs its `upgrade` and `downgrade` for each tenant, connected to that tenant's schema alone; since a run can die between such a
 revision and its bookkeeping, both must bear being repeated. Its `upgrade_empty` is what a new schema gets instead, and can be rendered.
+Like every revision it has `from alembic import op`: in its module that name becomes the tenant's own.
+
+Alembic is imported when it is needed: it takes half a second and some megabytes, and a service or a command whose database is at head
+needs to know the names of the revisions alone.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import io
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from alembic.operations import Operations
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
+from billingwatch.postgres.shared_plane import SharedPlane
 
-from billingwatch.postgres.shared_plane import SharedImpl, SharedPlane
+if TYPE_CHECKING:
+    from alembic.script import ScriptDirectory
 
 Plane = Literal["control", "tenant"]
 
@@ -36,13 +40,37 @@ def schema_root() -> Path:
 
 
 @cache
-def head(plane: Plane) -> str:
-    """The newest revision of a plane's line."""
-    revision = scripts_of(plane).get_current_head()
-    if revision is None:
+def lineage(plane: Plane) -> tuple[str, ...]:
+    """The names of a plane's revisions, oldest first."""
+    after: dict[str | None, str] = {}
+    for path in sorted((schema_root() / plane / "versions").glob("*.py")):
+        names = _constants(path)
+        if (before := names["down_revision"]) in after:
+            message = f"{path} comes after revision {before}, as {after[before]} does"
+            raise LookupError(message)
+        after[before] = names["revision"] or ""
+    line: list[str] = []
+    while (following := after.get(line[-1] if line else None)) is not None:
+        line.append(following)
+    if not line:
         message = f"schema/{plane} has no revision"
         raise LookupError(message)
-    return revision
+    return tuple(line)
+
+
+def _constants(path: Path) -> dict[str, str | None]:
+    return {
+        target.id: node.value.value
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str | None)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+
+
+def head(plane: Plane) -> str:
+    """The newest revision of a plane's line."""
+    return lineage(plane)[-1]
 
 
 @cache
@@ -51,10 +79,9 @@ def render_upgrade(plane: Plane, revision: str | None = None, shared: SharedPlan
 
     Tenant SQL uses unqualified names alone, so the text is the same for every tenant. With `shared` it is for the one schema of all tenants.
     """
-    scripts = scripts_of(plane)
     if revision == head(plane):
         return ""
-    steps = [step.module for step in scripts.iterate_revisions("head", revision or "base")]
+    steps = [step.module for step in scripts_of(plane).iterate_revisions("head", revision or "base")]
     if revision is None:
         operations = [step.upgrade_empty if getattr(step, "online", False) else step.upgrade for step in reversed(steps)]
         return render(*operations, shared=shared)
@@ -63,10 +90,15 @@ def render_upgrade(plane: Plane, revision: str | None = None, shared: SharedPlan
 
 def render(*operations: Callable[[], None], shared: SharedPlane | None = None) -> str:
     """SQL of what `operations` do with Alembic's `op`."""
+    from alembic.operations import Operations  # noqa: PLC0415 - see above
+    from alembic.runtime.migration import MigrationContext  # noqa: PLC0415
+
     buffer = io.StringIO()
     options = {"as_sql": True, "output_buffer": buffer, "literal_binds": True, "target_metadata": None}
     context = MigrationContext.configure(dialect_name="postgresql", opts=options)
     if shared is not None:
+        from billingwatch.postgres.shared_impl import SharedImpl  # noqa: PLC0415
+
         context.impl = SharedImpl(context, shared, buffer, options)
     with Operations.context(context):
         for operation in operations:
@@ -76,7 +108,7 @@ def render(*operations: Callable[[], None], shared: SharedPlane | None = None) -
 
 def known_revision(plane: Plane, revision: str) -> bool:
     """Whether this release carries `revision`; a newer release's is not known."""
-    return any(script.revision == revision for script in scripts_of(plane).walk_revisions())
+    return revision in lineage(plane)
 
 
 @cache
@@ -121,4 +153,6 @@ def views_digest() -> str:
 @cache
 def scripts_of(plane: Plane) -> ScriptDirectory:
     """The revisions of a plane, as Alembic reads them."""
+    from alembic.script import ScriptDirectory  # noqa: PLC0415 - see above
+
     return ScriptDirectory(str(schema_root() / plane))

@@ -12,20 +12,26 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
-from alembic.operations import Operations
-from alembic.script import Script
 
 from billingwatch.postgres import migrations
 from billingwatch.postgres.migrations import Plane, render, scripts_of
 from billingwatch.postgres.shared_plane import SharedPlane
 
+if TYPE_CHECKING:  # not needed to run, and slow to import
+    from alembic.operations import Operations
+    from alembic.script import Script
+
 OLDEST = "0003"
 """The oldest tenant revision that this release's statements work with: the one before the head, or the head if the code needs what it adds.
 
 A test holds it to these two and processes events at it; a tenant that is older is refused until it is migrated, and its events are recorded."""
+
+
+class RevisionUnknown(Exception):
+    """No revision of that name is in this release, or none before it."""
 
 
 class OnlineStep(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,9 +62,9 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 @cache
 def way_up(plane: Plane, revision: str) -> tuple[Step, ...]:
-    """From `revision` to head; what lies between two online revisions is one step. LookupError for a revision that is not known."""
+    """From `revision` to head; what lies between two online revisions is one step. RevisionUnknown."""
     if not migrations.known_revision(plane, revision):
-        raise LookupError(revision)
+        raise RevisionUnknown(revision)
     steps: list[Step] = []
     together: list[Script] = []
 
@@ -79,10 +85,10 @@ def way_up(plane: Plane, revision: str) -> tuple[Step, ...]:
 
 @cache
 def way_back(plane: Plane) -> Step:
-    """From head to the revision before it. LookupError when there is none."""
+    """From head to the revision before it. RevisionUnknown when there is none."""
     last, *before = scripts_of(plane).iterate_revisions("head", "base")
     if not before:
-        raise LookupError(plane)
+        raise RevisionUnknown(plane)
     if _is_online(last):
         return Step(to=before[0].revision, online=OnlineStep(path=Path(last.path), function="downgrade"))
     return Step(to=before[0].revision, text=render(last.module.downgrade))
@@ -108,12 +114,8 @@ def shared_way(revision: str, plane: SharedPlane, *, back: bool = False) -> Step
 
 def outdated(revision: str) -> bool:
     """Whether a tenant schema is too old for this release's code. One that a newer release has migrated is not: that only added."""
-    return revision in _too_old()
-
-
-@cache
-def _too_old() -> frozenset[str]:
-    return frozenset(script.revision for script in scripts_of("tenant").iterate_revisions(OLDEST, "base")) - {OLDEST}
+    line = migrations.lineage("tenant")
+    return revision in line[: line.index(OLDEST)]
 
 
 def _is_online(script: Script) -> bool:
@@ -134,6 +136,6 @@ def schema_at(root: Path) -> Iterator[None]:
 
 def forget() -> None:
     """Read `schema/` anew."""
-    for function in (*vars(migrations).values(), way_up, way_back, shared_way, _too_old):
+    for function in (*vars(migrations).values(), way_up, way_back, shared_way):
         if hasattr(function, "cache_clear"):
             function.cache_clear()

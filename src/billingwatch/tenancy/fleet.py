@@ -18,7 +18,7 @@ import msgspec
 from billingwatch.errors import DatabaseUnavailable, InputInvalid, MigrationRunning, SchemaOutdated, TenantNotFound
 from billingwatch.postgres import migrations
 from billingwatch.postgres.connections import ControlConnection
-from billingwatch.postgres.revisions import way_back
+from billingwatch.postgres.revisions import RevisionUnknown, way_back
 from billingwatch.tenancy.isolation import Isolation
 from billingwatch.tenancy.lanes import Lane
 from billingwatch.tenancy.migrate import check_control_revision, ensure_control_plane
@@ -107,7 +107,7 @@ async def plan_fleet(control: ControlConnection, options: Options) -> Plan:
     def planned(tenant: Behind) -> Planned:
         try:
             online = any(step.online for step in mover.way(tenant.revision))
-        except LookupError:
+        except RevisionUnknown:
             online = False
         return Planned(
             name=tenant.name,
@@ -274,14 +274,15 @@ class _Run:
                     in_use.append(tenant)
                     continue
                 await self._settle(tenant, attempt, f"its tables are in use: {error}")
-            except LookupError:
+            except RevisionUnknown:
                 await self._settle(tenant, attempt, f"its schema is at {tenant.revision}, which this release does not know")
             except Overtaken:
                 await self._settle(tenant, attempt)
             except DatabaseUnavailable:
                 raise
             except Exception as error:  # noqa: BLE001 - an online revision may raise anything, and the others must go on
-                await self._settle(tenant, attempt, str(error) or type(error).__name__)
+                told = str(error) if isinstance(error, asyncpg.PostgresError) else f"{type(error).__name__}: {error}"
+                await self._settle(tenant, attempt, told)
             else:
                 await self._settle(tenant, attempt)
             if self._outcome.stopped_by is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import structlog
 
-from billingwatch.errors import SchemaOutdated
+from billingwatch.errors import InputInvalid, MigrationRunning, SchemaOutdated
 from billingwatch.postgres import migrations
 from billingwatch.postgres.connections import ControlConnection
 from billingwatch.postgres.revisions import outdated, way_back
@@ -60,15 +60,18 @@ async def ensure_control_plane(
 
 
 async def take_back_control_plane(control: ControlConnection) -> str:
-    """Take back the control plane's last revision; return the one it is at then. SchemaOutdated when it is not at head."""
+    """Take back the control plane's last revision; return the one it is at then. InputInvalid when it is not at head, MigrationRunning."""
     async with control.transaction():
         await control.execute(sql["lock"])
+        if not await control.fetchval(sql["alone"]):
+            raise MigrationRunning
         initialised: bool = await control.fetchval(sql["initialised"])
         revision: str | None = await control.fetchval(sql["revision"]) if initialised else None
         head, step = migrations.head("control"), way_back("control")
         if revision != head:
-            raise SchemaOutdated(
-                reason=f"the control plane is at {revision or 'nothing'}, and only {head} can be taken back", hint="nothing is to be done"
+            raise InputInvalid(
+                reason=f"the control plane is at {revision or 'nothing'}, and this release can only take {head} back",
+                hint="a further step back is for the release before this one",
             )
         await control.execute(sql["wait_briefly"])
         await control.execute(step.text)

@@ -11,6 +11,10 @@ SELECT to_regclass('control.isolation') IS NOT NULL;
 -- One process at a time sets up or migrates.
 SELECT pg_advisory_xact_lock(hashtextextended('billingwatch control plane', 0));
 
+-- alone --
+-- No run over the fleet is under way; see its survey.
+SELECT pg_try_advisory_xact_lock(1112099156, 0);
+
 -- wait_briefly --
 -- Whatever waits behind a migration that waits for a lock is the service.
 SET LOCAL lock_timeout = '500ms';

@@ -15,7 +15,6 @@ from billingwatch.postgres.revisions import Step, outdated, way_back, way_up
 from billingwatch.postgres.statements import load_statements
 from billingwatch.tenancy.analysts import regrant
 from billingwatch.tenancy.isolation import checked_schema_name
-from billingwatch.tenancy.online import run_online
 from billingwatch.tenancy.tenants import TenantId
 
 sql = load_statements(__file__, "fleet.sql")
@@ -60,7 +59,7 @@ class Mover:
         return way_back("tenant").to if self._back else migrations.head("tenant")
 
     def way(self, revision: str) -> tuple[Step, ...]:
-        """The steps from `revision`; LookupError when it is not known."""
+        """The steps from `revision`; RevisionUnknown."""
         if self._back:
             return (way_back("tenant"),)
         # At head with older views, the views are the one step.
@@ -77,6 +76,8 @@ class Mover:
 
     async def _take(self, connection: asyncpg.Connection, tenant: Behind, step: Step, *, renew: bool, last: bool) -> Behind:
         if step.online is not None:
+            from billingwatch.tenancy.online import run_online  # noqa: PLC0415 - slow to import, and seldom needed
+
             await run_online(self._dsn, tenant.schema_name, step.online)
         without_views = renew or step.to in self._obstructed
         try:
@@ -97,19 +98,20 @@ class Mover:
         try:
             await connection.execute(
                 f"BEGIN; SET LOCAL synchronous_commit = off; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; "
-                f"SET LOCAL search_path = {checked_schema_name(tenant.schema_name)}; "
                 f"SELECT FROM control.tenants WHERE tenant_id = {tenant.tenant_id:d} FOR NO KEY UPDATE"
             )
+            # Before the path is set, under which Postgres would plan it anew for each tenant.
             claimed = await connection.fetchrow(sql["claim"], tenant.tenant_id, tenant.revision, step.to, digest)
             if claimed is None:
                 raise Overtaken  # noqa: TRY301 - rolls back like any failure inside
-            if text:
-                await connection.execute(text)
-            if claimed["has_analysts"]:
-                await regrant(ControlConnection(connection), tenant.tenant_id, tenant.schema_name)
             if outdated(tenant.revision) != outdated(step.to):
                 await connection.execute(sql["announce_change"], tenant.tenant_id)
-            await connection.execute("COMMIT")
+            text = f"SET LOCAL search_path = {checked_schema_name(tenant.schema_name)};\n{text}"
+            if claimed["has_analysts"]:
+                await connection.execute(text)
+                await regrant(ControlConnection(connection), tenant.tenant_id, tenant.schema_name)
+                text = ""
+            await connection.execute(f"{text};\nCOMMIT")  # in one message, because a fleet is thousands of these
         except (asyncpg.PostgresError, Overtaken):
             if not connection.is_closed():
                 await connection.execute("ROLLBACK")
