@@ -205,13 +205,14 @@ def test_the_lineage_is_the_one_that_alembic_reads(plane):
 
 
 def test_a_line_that_forks_is_refused(release):
-    release.add("tenant", "SELECT 1")
+    before = migrations.head("tenant")
+    last = release.add("tenant", "SELECT 1")
     versions = release.root / "tenant" / "versions"
-    fork = (versions / "0003_test.py").read_text().replace('revision = "0003"', 'revision = "0003b"', 1)
-    (versions / "0003b_test.py").write_text(fork)
+    fork = (versions / f"{last}_test.py").read_text().replace(f'revision = "{last}"', 'revision = "fork"', 1)
+    (versions / "fork.py").write_text(fork)
     revisions.forget()
 
-    with pytest.raises(LookupError, match="comes after revision 0002, as 0003 does"):
+    with pytest.raises(LookupError, match=f"comes after revision {before}, as {last} does"):
         migrations.head("tenant")
 
 

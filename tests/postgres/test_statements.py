@@ -21,13 +21,13 @@ LITERAL = re.compile(r"'(?:[^']|'')*'")
 STAR = re.compile(r"(?:\bSELECT\s+(?:DISTINCT\s+)?|,\s*)(?:\w+\.)?\*|\bRETURNING\s+\*", re.IGNORECASE)
 NAMED = re.compile(r"\b(?:INTO|UPDATE)\s+(\w+(?:\.\w+)?)|\b(?:FROM|JOIN)\s+(\w+(?:\.\w+)?)\b(?!\s*[.(])", re.IGNORECASE)
 WITH = re.compile(r"\b(\w+)\s*(?:\([^()]*\)\s*)?AS\s+(?:NOT\s+)?(?:MATERIALIZED\s+)?\(", re.IGNORECASE)
-EXTRACT = re.compile(r"(?<=\bextract\()\w+ FROM", re.IGNORECASE)
+OF_NO_TABLE = re.compile(r"(?<=\bextract\()\w+ FROM|\bIS (?:NOT )?DISTINCT FROM\b", re.IGNORECASE)
 KEYWORDS = {"set", "skip", "nowait", "lateral", "of"}  # FOR UPDATE SKIP LOCKED, DO UPDATE SET, FROM LATERAL
 
 
 def bare(text: str) -> str:
-    """SQL without comments and literals, and without the FROM of an EXTRACT, which names no table."""
-    return EXTRACT.sub("", LITERAL.sub("''", COMMENT.sub(" ", text)))
+    """SQL without comments and literals, and without FROMs that name no table."""
+    return OF_NO_TABLE.sub("", LITERAL.sub("''", COMMENT.sub(" ", text)))
 
 
 def named_tables(text: str) -> set[str]:
