@@ -8,4 +8,5 @@ acknowledged with what is stored. A figure without its floor says more about the
     load_process       the process that posts           floors   idle      flat table; HTTP that does nothing
     latency  machine   percentiles; CPU and memory      verify   backlog   what is stored; what waits
     ingest   pipeline  migrate: the benchmarks          figures            what they report
+    quality            how often detectors are right    isolation          schemas against shared rows
 """

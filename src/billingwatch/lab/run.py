@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from copy import copy
 
 import asyncpg
 
@@ -84,8 +85,9 @@ class Run:
 
     def again(self, options: Options) -> Run:
         """Books for other options, over the same tenants."""
-        run = Run(self.stage, options, self.say)
-        run._postmaster, run.postgres_version = self._postmaster, self.postgres_version
+        run = copy(self)
+        run.options, run.costs, run.remarks = options, [], []
+        run._seed = options.seed * 1000  # noqa: SLF001 - one of its own kind
         return run
 
     def next_seed(self) -> int:
