@@ -112,6 +112,24 @@ def test_a_crossover_lies_where_the_lines_cross():
     assert math.isclose(point, 100)
 
 
+def test_a_crossover_is_found_across_a_number_where_nobody_wins():
+    values = {
+        10: {"schema": value(1), "row": value(2)},
+        100: {"schema": value(1.02), "row": value(1)},
+        1000: {"schema": value(2), "row": value(1)},
+    }
+
+    [point] = crossovers(LESS, values, "schema", "row")
+
+    assert math.isclose(point, 100)
+
+
+def test_noise_about_even_is_no_crossover():
+    values = {10: {"schema": value(1, 0.5, 3), "row": value(2, 1, 3)}, 100: {"schema": value(2), "row": value(1)}}
+
+    assert crossovers(LESS, values, "schema", "row") == []
+
+
 def test_lines_that_touch_do_not_cross():
     values = {10: {"schema": value(1), "row": value(1.02)}, 100: {"schema": value(1.02), "row": value(1)}}
 
@@ -135,6 +153,19 @@ def test_the_report_says_who_wins_and_by_how_much(tmp_path: Path):
     assert (tmp_path / "report" / "plots" / "ingest-events_per_second.svg").read_text(encoding="utf-8").count(
         "rows, row-level security"
     ) == 1
+
+
+def test_where_the_better_one_has_none_the_report_gives_both_figures(tmp_path: Path):
+    pytest.importorskip("matplotlib")
+    results = Results(tmp_path)
+    results.begin(ABOUT)
+    for repetition in range(2):
+        results.keep(result("schema", 10, repetition, dimension="memory", all_kb_each=249.0))
+        results.keep(result("row", 10, repetition, dimension="memory", all_kb_each=0.0))
+
+    text = write_report(results, tmp_path).read_text(encoding="utf-8")
+
+    assert "| Memory of a backend: kept of a tenant, all tables | rows: 0, not 249 KB |" in text
 
 
 def test_a_report_of_nothing_is_refused(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -61,9 +62,8 @@ def _answer(summary: Summary) -> str:
     for dimension, measure in _headlines():
         verdicts = {verdict.tenants: verdict for verdict in _verdicts(summary, dimension, measure)}
         if verdicts:
-            rows.append(
-                [f"{dimension.title}: {measure.title}", *(_verdict(verdicts[count]) if count in verdicts else "" for count in counts)]
-            )
+            said = (_verdict(verdicts[count], measure) if count in verdicts else "" for count in counts)
+            rows.append([f"{dimension.title}: {measure.title}", *said])
     return table(["what matters to you", *(f"{count:,}" for count in counts)], rows)
 
 
@@ -78,8 +78,13 @@ def _verdicts(summary: Summary, dimension: Dimension, measure: Measure) -> Itera
             yield verdict
 
 
-def _verdict(verdict: Verdict) -> str:
-    return "even" if verdict.winner is None else f"{'schemas' if verdict.winner == OURS else 'rows'} {times(verdict.ratio)}"
+def _verdict(verdict: Verdict, measure: Measure) -> str:
+    if verdict.winner is None:
+        return "even"
+    who = "schemas" if verdict.winner == OURS else "rows"
+    if math.isinf(verdict.ratio):
+        return f"{who}: {number(verdict.good)}, not {number(verdict.bad)} {measure.unit}"
+    return f"{who} {times(verdict.ratio)}"
 
 
 def _crossovers(summary: Summary) -> str:
@@ -88,7 +93,7 @@ def _crossovers(summary: Summary) -> str:
         for dimension, measure in _headlines()
         for point in crossovers(measure, _by_tenants(summary, dimension, measure.key), OURS, THEIRS)
     ]
-    return "\n".join(lines) or "- None: in each line above the better one is the better one at every number of tenants."
+    return "\n".join(lines) or "- Nowhere: who wins at one number of tenants loses at none."
 
 
 def _setting(about: About) -> str:

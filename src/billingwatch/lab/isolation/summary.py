@@ -43,6 +43,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     tenants: int
     winner: str | None
     ratio: float
+    good: float
+    bad: float
 
 
 Summary = Mapping[Spot, Mapping[str, Value]]
@@ -72,22 +74,25 @@ def compare(measure: Measure, tenants: int, values: Mapping[str, Value], one: st
     ratio = _times(values[good].median, values[bad].median)
     apart = values[good].high < values[bad].low if measure.better == "less" else values[good].low > values[bad].high
     alone = min(values[good].times, values[bad].times) == 1
-    return Verdict(tenants=tenants, winner=good if ratio > EVEN and (apart or alone) else None, ratio=ratio)
+    winner = good if ratio > EVEN and (apart or alone) else None
+    return Verdict(tenants=tenants, winner=winner, ratio=ratio, good=values[good].median, bad=values[bad].median)
 
 
 def crossovers(measure: Measure, values: Mapping[int, Mapping[str, Value]], one: str, other: str) -> list[float]:
-    """Numbers of tenants at which the better arm becomes the worse: where a line between two measured ones, both axes logarithmic, is crossed."""
-    points = [
-        (tenants, math.log(arms[one].median / arms[other].median))
-        for tenants, arms in sorted(values.items())
-        if one in arms and other in arms and min(arms[one].median, arms[other].median) > 0
-    ]
-    if measure.better is None:
-        return []
+    """Numbers of tenants at which the better arm becomes the worse.
+
+    Each lies between two measured ones at which different arms win, where the line between them, both axes logarithmic, is even. Measured
+    ones at which nobody wins are passed over.
+    """
+    verdicts = [compare(measure, tenants, arms, one, other) for tenants, arms in sorted(values.items())]
+    won = [verdict for verdict in verdicts if verdict is not None and verdict.winner is not None and math.isfinite(verdict.ratio)]
     return [
-        math.exp(math.log(low) + (math.log(high) - math.log(low)) * before / (before - after))
-        for (low, before), (high, after) in pairwise(points)
-        if before * after < 0 and max(abs(before), abs(after)) > math.log(EVEN)
+        math.exp(
+            math.log(before.tenants)
+            + math.log(after.tenants / before.tenants) * math.log(before.ratio) / (math.log(before.ratio) + math.log(after.ratio))
+        )
+        for before, after in pairwise(won)
+        if before.winner != after.winner
     ]
 
 
