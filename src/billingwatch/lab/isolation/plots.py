@@ -19,6 +19,7 @@ def plot(path: Path, title: str, measure: Measure, values: Mapping[int, Mapping[
     try:
         import matplotlib as mpl  # noqa: PLC0415 - not among what the service needs
         from matplotlib.figure import Figure  # noqa: PLC0415
+        from matplotlib.ticker import LogLocator  # noqa: PLC0415
     except ImportError as error:
         raise InputInvalid(reason="plots need matplotlib", hint="pip install matplotlib, or use a checkout: make compare") from error
     with mpl.rc_context({"svg.hashsalt": path.name, "svg.fonttype": "none", "font.size": 9}):
@@ -44,6 +45,11 @@ def plot(path: Path, title: str, measure: Measure, values: Mapping[int, Mapping[
             )
         axes.set_xscale("log")
         axes.set_yscale("log" if all(value.low > 0 for arms in values.values() for value in arms.values()) else "linear")
+        axes.set_xticks(sorted(values), labels=[f"{tenants:,}" for tenants in sorted(values)], minor=False)
+        if axes.get_yscale() == "log":
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.minorticks_off()
+        axes.yaxis.set_major_formatter("{x:,g}")
         axes.set_xlabel("tenants")
         axes.set_ylabel(f"{measure.unit} ({measure.better} is better)" if measure.better else measure.unit)
         axes.set_title(title, loc="left", fontsize=10)
