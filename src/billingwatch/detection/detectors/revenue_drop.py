@@ -51,7 +51,9 @@ RECOVERED = 0.75  # of what is usual
 
 
 class RevenueDrop(Thresholds, frozen=True, kw_only=True):
-    window_hours: Annotated[int, threshold("Revenue is added up over this long, a quarter of it and twice of it", unit="hours", ge=4, le=168)] = 24
+    window_hours: Annotated[
+        int, threshold("Revenue is added up over this long, a quarter of it and twice of it", unit="hours", ge=4, le=168)
+    ] = 24
     baseline_weeks: Annotated[int, threshold("Weeks before that say what is usual", unit="weeks", ge=3, le=12)] = 6
     min_drop: Annotated[float, threshold("Part of the usual revenue that must be missing", unit="fraction", ge=0.2, le=1)] = 0.4
     critical_drop: Annotated[float, threshold("Missing part that makes it critical", unit="fraction", ge=0.2, le=1)] = 0.8
