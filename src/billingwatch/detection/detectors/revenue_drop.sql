@@ -121,8 +121,8 @@ suspects AS (
     WHERE c.usual_payments >= $7 AND c.usual > 0 AND c.amount <= c.usual * (1 - $8::float8)
       -- None usual in the recent part, at night say, tells nothing.
       AND coalesce(c.recent_part, 0) <= $11::float8
-      -- What is over shows in the long window for longer.
-      AND (c.length <= $3::interval OR coalesce(c.whole_part, 0) <= 1 - $8::float8)
+      -- What is over shows in the long window for longer: its last half must be as low as all of it.
+      AND (c.length <= $3::interval OR coalesce(c.whole_part, 0) <= c.amount / c.usual)
 ),
 marks AS (
     SELECT s.account, s.currency, s.ends_at, s.length, s.amount, s.payments, s.usual, s.usual_payments, s.amounts, s.counts,
