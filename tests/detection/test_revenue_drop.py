@@ -266,3 +266,61 @@ async def test_thresholds_count(history: History, thresholds: RevenueDrop):
     await history.tick(at(12 * 60))
 
     assert len(await history.anomalies()) == (1 if thresholds.baseline_weeks == 12 else 0)
+
+
+def thinned(share: float) -> Callable[[float], bool]:
+    """Lose this share of the sales from NOON on, evenly."""
+    return lambda minute: minute < 0 or (minute * 7919) % 1000 >= 1000 * share
+
+
+async def test_a_part_that_is_missing_for_two_days_shows_where_one_day_proves_nothing(history: History):
+    """A sale an hour, two of three of them lost."""
+    await history.see(*sales(-4 * WEEK - DAY, 2 * DAY, minutes=60, when=thinned(0.65)))
+    for day in (1, 2):
+        await history.tick(at(day * DAY))
+        found = await history.anomalies()
+        assert len(found) == day - 1
+
+    numbers = found[0].evidence["numbers"]
+    assert numbers["window_hours"] == 48
+    assert numbers["strength"] >= 4
+
+
+async def test_payments_in_all_currencies_prove_what_those_in_one_are_too_few_for(history: History):
+    alone = sales(-4 * WEEK - DAY, DAY, minutes=103, when=thinned(0.65))
+    beside = [
+        sale
+        for currency in ("eur", "gbp", "jpy")
+        for sale in sales(-4 * WEEK - DAY, DAY, minutes=103, name=currency, currency=currency, when=thinned(0.65))
+    ]
+    await history.see(*alone)
+    await history.tick(at(DAY))
+    before = await history.anomalies()
+    await history.see(*beside)
+    await history.tick(at(DAY))
+
+    assert before == []
+    numbers = next(found for found in await history.anomalies() if found.subject == "usd").evidence["numbers"]
+    assert numbers["usual_payments_in_all_currencies"] > 3 * numbers["usual_payments"]
+
+
+async def test_other_currencies_that_sell_as_ever_prove_nothing_about_one(history: History):
+    await history.see(
+        *sales(-4 * WEEK - DAY, DAY, minutes=103, when=thinned(0.65)),
+        *sales(-4 * WEEK - DAY, DAY, minutes=20, name="eur", currency="eur"),
+    )
+    await history.tick(at(DAY))
+
+    assert await history.anomalies() == []
+
+
+async def test_an_outage_that_is_over_does_not_begin_again_in_the_long_window(history: History):
+    """Nothing for a day, and most of a day later nothing for three hours."""
+
+    def sells(minute: float) -> bool:
+        return not 0 <= minute < DAY and not DAY + 18 * 60 <= minute < DAY + 21 * 60
+
+    await history.see(*sales(-4 * WEEK - DAY, 3 * DAY, when=sells))
+    await history.tick(at(3 * DAY))
+
+    assert (await history.anomaly()).last_seen_at <= at(DAY + 6 * 60)

@@ -431,6 +431,30 @@ def test_a_drop_in_revenue_takes_purchases_away_and_nothing_else():
     assert left == sorted(left, reverse=True)
 
 
+@pytest.mark.parametrize("strength", [0, 0.5, 1])
+def test_nobody_has_to_find_a_drop_that_a_sale_makes_up_for(strength):
+    sold = Counter()
+    seen = set()
+    for seed in range(24):
+        shop = msgspec.structs.replace(PROFILES["shop"], sales_per_month=8.0, wobbles_per_week=0.0)
+        until = AT + timedelta(days=2)
+        wish = [Incident(name="revenue_drop", at=AT, strength=strength)]
+        days = (until - START).days
+        open_shop, _ = simulate(seed=seed, start=START, days=days, profile=shop)
+        events, labels = simulate(seed=seed, start=START, days=days, profile=shop, incidents=wish)
+        (label,) = [label for label in labels if not label.natural]
+        seen.add(label.arguable)
+        for stream, name in ((open_shop, "open"), (events, "broken")):
+            sold[label.arguable, name] += sum(
+                event["type"] == "payment_intent.created" and label.started_at <= event["created"] < label.ended_at for event in stream
+            )
+
+    assert seen == ({False} if strength else {False, True})
+    if not strength:
+        counts = {arguable: sold[arguable, "broken"] / sold[arguable, "open"] for arguable in seen}
+        assert counts[True] == pytest.approx(counts[False], abs=0.1)
+
+
 def test_a_drop_in_revenue_is_for_accounts_that_sell_every_day():
     assert [name for name, profile in PROFILES.items() if INCIDENTS["revenue_drop"].fits(profile)] == ["shop", "marketplace", "volume"]
 

@@ -34,7 +34,7 @@ def open_business(world: World) -> None:
         _settle(world, world.rng("customer", number))
     _disputes_of_the_past(world)
     _wobbles(world)
-    sales = _sales(world)
+    sales = world.sales = _sales(world)
     for hour in range(world.start - world.start % HOUR, world.end, HOUR):
         rng = world.rng("hour", hour)
         growth = max(LEAST, 1 + world.growth * (hour - world.start) / (30 * DAY))

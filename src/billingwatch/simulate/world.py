@@ -83,6 +83,8 @@ class World:
         self.customers: list[Customer] = []
         self.outages: list[Outage] = []
         self.closures: list[Closure] = []
+        self.sales: dict[int, float] = {}
+        """By midnight: how many times as many people buy on a day of a sale."""
         self.truths: list[Truth] = []
         self.paid: defaultdict[str, list[int]] = defaultdict(list)
         """By currency: the amounts of payments that succeeded."""

@@ -1,15 +1,17 @@
 """Far less money comes in than at the same hours of the same weekday in the weeks before.
 
-Judged every hour on the window before it and on its last quarter, so that a checkout that stopped working shows within hours where sales
-are steady, and within the day where they are few. What is usual is the median of the weeks before: one month's start, one round of annual
+Judged every hour on the window before it, on its last quarter and on twice its length, so that a checkout that stopped working shows within
+hours where sales are steady, and one that loses a part of few sales shows within days. What is usual is the median of the weeks before: one month's start, one round of annual
 renewals or one outage among them changes nothing, and a day without sales counts as zero. It is a drop when the amount fell by at least so
 much and chance does not explain it: neither the scatter between those weeks, nor that few payments vary, nor that some are large.
 
 Money counts when a customer pays or authorizes it, and nothing that is decided later takes it back: neither a refund, nor an authorization
 that expires, nor a bank debit or a voucher that fails days after. So a payment weighs the same now as in the weeks to come, and what was
-judged stays judged. An outage that is over is not judged on: the last quarter of the window must be low as well.
+judged stays judged. An outage that is over is not judged on: the last quarter of the window must be low as well, and of twice its length the
+last half.
 
-Accounts and currencies are judged apart. With less than three weeks of charges before the window it is learning; three are enough if they
+Accounts and currencies are judged apart, and amounts of different currencies never added up. But a checkout is one for all of them: how
+many payments fewer there are in all currencies together may be the proof that a currency's own are too few for. With less than three weeks of charges before the window it is learning; three are enough if they
 agree.
 """
 
@@ -49,7 +51,9 @@ RECOVERED = 0.75  # of what is usual
 
 
 class RevenueDrop(Thresholds, frozen=True, kw_only=True):
-    window_hours: Annotated[int, threshold("Revenue is added up over this long, and over a quarter of it", unit="hours", ge=4, le=168)] = 24
+    window_hours: Annotated[
+        int, threshold("Revenue is added up over this long, a quarter of it and twice of it", unit="hours", ge=4, le=168)
+    ] = 24
     baseline_weeks: Annotated[int, threshold("Weeks before that say what is usual", unit="weeks", ge=3, le=12)] = 6
     min_drop: Annotated[float, threshold("Part of the usual revenue that must be missing", unit="fraction", ge=0.2, le=1)] = 0.4
     critical_drop: Annotated[float, threshold("Missing part that makes it critical", unit="fraction", ge=0.2, le=1)] = 0.8
@@ -65,6 +69,11 @@ def _recent(thresholds: RevenueDrop) -> timedelta:
     return timedelta(hours=thresholds.window_hours // RECENT)
 
 
+def _long(thresholds: RevenueDrop) -> timedelta:
+    # Longer than a week, it would be part of the week that it is compared with.
+    return min(2 * _window(thresholds), WEEK)
+
+
 def _quiet(thresholds: RevenueDrop) -> timedelta:
     # A quiet night within an outage does not make two of it.
     return max(_window(thresholds) // 2, 3 * HOUR)
@@ -72,7 +81,7 @@ def _quiet(thresholds: RevenueDrop) -> timedelta:
 
 def _reach(thresholds: RevenueDrop) -> timedelta:
     # The week before the baseline tells whether there is enough history.
-    return (thresholds.baseline_weeks + 1) * WEEK + _window(thresholds)
+    return (thresholds.baseline_weeks + 1) * WEEK + _long(thresholds)
 
 
 def _warm_up(thresholds: RevenueDrop) -> timedelta:
@@ -93,6 +102,7 @@ def _parameters(thresholds: RevenueDrop) -> tuple[object, ...]:
         _quiet(thresholds),
         EVIDENCE_LIMIT,
         DELAYED_METHODS,
+        _long(thresholds),
     )
 
 
@@ -120,6 +130,8 @@ def _judge(row: Row, thresholds: RevenueDrop) -> Incident:
                 "currency": currency,
                 "payments": row["payments"],
                 "usual_payments": row["usual_payments"],
+                "payments_in_all_currencies": row["payments_of_all"],
+                "usual_payments_in_all_currencies": row["usual_payments_of_all"],
                 "amounts_of_weeks_before": row["amounts"],
                 "payments_of_weeks_before": row["counts"],
                 "strength": round(row["strength"], 2),

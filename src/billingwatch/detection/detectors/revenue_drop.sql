@@ -7,13 +7,13 @@ OFFSET 9
 -- incidents --
 -- $1 since, $2 until, $3 window, $4 its recent part, $5 baseline weeks, $6 weeks needed, $7 minimum payments, $8 minimum drop,
 -- $9 minimum strength, $10 unexplained part, $11 recovered part, $12 quiet, $13 evidence limit,
--- $14 delayed payment methods.
+-- $14 delayed payment methods, $15 long window.
 -- An hour is named by its end, which belongs to it: so an instant of the grid closes the hours before it.
 WITH hours AS MATERIALIZED (
     SELECT DISTINCT hour.ends_at
     FROM generate_series(0, $5::int) AS week (number)
     CROSS JOIN generate_series(
-        $1::timestamptz - $3::interval + interval '1 hour' - week.number * interval '7 days',
+        $1::timestamptz - $15::interval + interval '1 hour' - week.number * interval '7 days',
         $2::timestamptz - week.number * interval '7 days',
         interval '1 hour'
     ) AS hour (ends_at)
@@ -45,13 +45,25 @@ summed AS (
     SELECT l.account, l.currency, l.ends_at, l.counts_hour,
            sum(l.amount) OVER whole AS amount, sum(l.payments) OVER whole AS payments, sum(l.squares) OVER whole AS squares,
            sum(l.amount) OVER recent AS recent_amount, sum(l.payments) OVER recent AS recent_payments,
-           sum(l.squares) OVER recent AS recent_squares
+           sum(l.squares) OVER recent AS recent_squares,
+           sum(l.amount) OVER long AS long_amount, sum(l.payments) OVER long AS long_payments, sum(l.squares) OVER long AS long_squares,
+           -- Amounts of different currencies are never added up. Payments are.
+           sum(l.payments) OVER (
+               PARTITION BY l.account ORDER BY l.ends_at RANGE BETWEEN $3::interval - interval '1 hour' PRECEDING AND CURRENT ROW
+           ) AS payments_of_all,
+           sum(l.payments) OVER (
+               PARTITION BY l.account ORDER BY l.ends_at RANGE BETWEEN $4::interval - interval '1 hour' PRECEDING AND CURRENT ROW
+           ) AS recent_payments_of_all,
+           sum(l.payments) OVER (
+               PARTITION BY l.account ORDER BY l.ends_at RANGE BETWEEN $15::interval - interval '1 hour' PRECEDING AND CURRENT ROW
+           ) AS long_payments_of_all
     FROM listed AS l
-    WHERE l.total >= 2 * $7::int
     WINDOW whole AS (
         PARTITION BY l.account, l.currency ORDER BY l.ends_at RANGE BETWEEN $3::interval - interval '1 hour' PRECEDING AND CURRENT ROW
     ), recent AS (
         PARTITION BY l.account, l.currency ORDER BY l.ends_at RANGE BETWEEN $4::interval - interval '1 hour' PRECEDING AND CURRENT ROW
+    ), long AS (
+        PARTITION BY l.account, l.currency ORDER BY l.ends_at RANGE BETWEEN $15::interval - interval '1 hour' PRECEDING AND CURRENT ROW
     )
 ),
 -- Each hour is what happened at its own instant, and what was usual at that of each of the weeks after it.
@@ -61,47 +73,60 @@ gathered AS (
            max(v.payments) FILTER (WHERE week.number = 0)::float8 AS payments,
            array_agg(v.amount ORDER BY week.number) FILTER (WHERE week.number > 0) AS amounts,
            array_agg(v.payments::float8 ORDER BY week.number) FILTER (WHERE week.number > 0) AS counts,
-           array_agg(v.squares ORDER BY week.number) FILTER (WHERE week.number > 0) AS squares
+           array_agg(v.squares ORDER BY week.number) FILTER (WHERE week.number > 0) AS squares,
+           max(v.payments_of_all) FILTER (WHERE week.number = 0)::float8 AS payments_of_all,
+           array_agg(v.payments_of_all::float8 ORDER BY week.number) FILTER (WHERE week.number > 0) AS counts_of_all
     FROM summed AS s
     CROSS JOIN generate_series(0, $5::int) AS week (number)
     CROSS JOIN LATERAL (SELECT s.ends_at + week.number * interval '7 days' AS instant) AS i
     CROSS JOIN LATERAL (
-        VALUES ($3::interval, s.amount, s.payments, s.squares), ($4::interval, s.recent_amount, s.recent_payments, s.recent_squares)
-    ) AS v (length, amount, payments, squares)
-    WHERE s.counts_hour AND i.instant BETWEEN $1::timestamptz AND $2::timestamptz
+        VALUES ($3::interval, s.amount, s.payments, s.squares, s.payments_of_all),
+               ($4::interval, s.recent_amount, s.recent_payments, s.recent_squares, s.recent_payments_of_all),
+               (nullif($15::interval, $3::interval), s.long_amount, s.long_payments, s.long_squares, s.long_payments_of_all)
+    ) AS v (length, amount, payments, squares, payments_of_all)
+    WHERE s.counts_hour AND v.length IS NOT NULL AND i.instant BETWEEN $1::timestamptz AND $2::timestamptz
     GROUP BY s.account, s.currency, i.instant, v.length
 ),
 compared AS (
     SELECT g.account, g.currency, g.instant AS ends_at, g.length, g.amount, g.payments, u.usual, u.usual_payments, u.squares,
            g.amounts[:u.weeks] AS amounts, g.counts[:u.weeks] AS counts,
+           g.payments_of_all, u.usual_payments_of_all, g.counts_of_all[:u.weeks] AS counts_of_all,
            max(g.amount / nullif(u.usual, 0)) FILTER (WHERE g.length = $4::interval)
-               OVER (PARTITION BY g.account, g.currency, g.instant) AS recent_part
+               OVER (PARTITION BY g.account, g.currency, g.instant) AS recent_part,
+           max(g.amount / nullif(u.usual, 0)) FILTER (WHERE g.length = $3::interval)
+               OVER (PARTITION BY g.account, g.currency, g.instant) AS whole_part
     FROM gathered AS g
     CROSS JOIN LATERAL (
         -- Where history begins, as far as it matters to the instant.
         SELECT c.created_at FROM charges AS c
-        WHERE c.created_at > g.instant - $3::interval - ($5::int + 1) * interval '7 days' AND c.created_at <= g.instant
+        WHERE c.created_at > g.instant - $15::interval - ($5::int + 1) * interval '7 days' AND c.created_at <= g.instant
         ORDER BY c.created_at
         LIMIT 1
     ) AS begun
     CROSS JOIN LATERAL (
         SELECT count(*)::int AS weeks, avg(w.squares) AS squares,
                percentile_cont(0.5) WITHIN GROUP (ORDER BY w.amount) AS usual,
-               percentile_cont(0.5) WITHIN GROUP (ORDER BY w.payments) AS usual_payments
-        FROM unnest(g.amounts, g.counts, g.squares) WITH ORDINALITY AS w (amount, payments, squares, number)
-        WHERE begun.created_at <= g.instant - w.number * interval '7 days' - $3::interval
+               percentile_cont(0.5) WITHIN GROUP (ORDER BY w.payments) AS usual_payments,
+               percentile_cont(0.5) WITHIN GROUP (ORDER BY w.payments_of_all) AS usual_payments_of_all
+        FROM unnest(g.amounts, g.counts, g.squares, g.counts_of_all)
+            WITH ORDINALITY AS w (amount, payments, squares, payments_of_all, number)
+        WHERE begun.created_at <= g.instant - w.number * interval '7 days' - greatest(g.length, $3::interval)
     ) AS u
     WHERE u.weeks >= $6::int
 ),
 suspects AS (
-    SELECT c.account, c.currency, c.ends_at, c.length, c.amount, c.payments, c.usual, c.usual_payments, c.squares, c.amounts, c.counts
+    SELECT c.account, c.currency, c.ends_at, c.length, c.amount, c.payments, c.usual, c.usual_payments, c.squares, c.amounts, c.counts,
+           c.payments_of_all, c.usual_payments_of_all, c.counts_of_all
     FROM compared AS c
     WHERE c.usual_payments >= $7 AND c.usual > 0 AND c.amount <= c.usual * (1 - $8::float8)
       -- None usual in the recent part, at night say, tells nothing.
       AND coalesce(c.recent_part, 0) <= $11::float8
+      -- What is over shows in the long window for longer: its last half must be as low as all of it.
+      AND (c.length <= $3::interval OR coalesce(c.whole_part, 0) <= c.amount / c.usual)
 ),
 marks AS (
-    SELECT s.account, s.currency, s.ends_at, s.length, s.amount, s.payments, s.usual, s.usual_payments, s.amounts, s.counts, g.strength,
+    SELECT s.account, s.currency, s.ends_at, s.length, s.amount, s.payments, s.usual, s.usual_payments, s.amounts, s.counts,
+           s.payments_of_all, s.usual_payments_of_all, g.strength,
            lag(s.ends_at) OVER (PARTITION BY s.account, s.currency ORDER BY s.ends_at, s.length) + $12::interval < s.ends_at AS after_quiet
     FROM suspects AS s
     CROSS JOIN LATERAL (
@@ -109,26 +134,37 @@ marks AS (
         -- weeks than are needed two may be outliers, days of a sale say, and the third what is normal: then the largest deviation counts,
         -- which is 1.24 standard deviations on average.
         SELECT few.factor * percentile_cont(few.place) WITHIN GROUP (ORDER BY abs(w.amount - s.usual)) AS amount,
-               few.factor * percentile_cont(few.place) WITHIN GROUP (ORDER BY abs(w.payments - s.usual_payments)) AS payments
-        FROM unnest(s.amounts, s.counts) AS w (amount, payments)
+               few.factor * percentile_cont(few.place) WITHIN GROUP (ORDER BY abs(w.payments - s.usual_payments)) AS payments,
+               few.factor * percentile_cont(few.place) WITHIN GROUP (ORDER BY abs(w.payments_of_all - s.usual_payments_of_all))
+                   AS payments_of_all
+        FROM unnest(s.amounts, s.counts, s.counts_of_all) AS w (amount, payments, payments_of_all)
         CROSS JOIN (VALUES (true, 1.0, 1 / 1.24), (false, 0.5, 1.4826)) AS few (applies, place, factor)
         WHERE few.applies = (cardinality(s.amounts) <= $6::int)
         GROUP BY few.place, few.factor
     ) AS scatter
     CROSS JOIN LATERAL (
+        -- Signed root of the likelihood ratio of two Poisson counts, less sure by as much as weeks scatter more than those do.
+        SELECT max(sqrt(
+            2 * (n.usual - n.payments + CASE WHEN n.payments > 0 THEN n.payments * ln(n.payments / n.usual) ELSE 0 END)
+            / (greatest(1, power(n.scatter, 2) / n.usual) + power($10::float8, 2) * n.usual)
+        )) AS strength
+        FROM (
+            VALUES (s.payments, s.usual_payments, scatter.payments, 1),
+                   -- All currencies tell of this one if they lost as much together.
+                   (s.payments_of_all, s.usual_payments_of_all, scatter.payments_of_all, 1 - $8::float8)
+        ) AS n (payments, usual, scatter, most)
+        WHERE n.payments < n.usual AND n.payments <= n.usual * n.most
+    ) AS c
+    CROSS JOIN LATERAL (
         SELECT greatest(
-            (s.usual - s.amount) / sqrt(power(scatter.amount, 2) + s.squares + power($10::float8 * s.usual, 2)),
-            -- Signed root of the likelihood ratio of two Poisson counts, less sure by as much as weeks scatter more than those do.
-            CASE WHEN s.payments < s.usual_payments THEN sqrt(
-                2 * (s.usual_payments - s.payments + CASE WHEN s.payments > 0 THEN s.payments * ln(s.payments / s.usual_payments) ELSE 0 END)
-                / (greatest(1, power(scatter.payments, 2) / s.usual_payments) + power($10::float8, 2) * s.usual_payments)
-            ) ELSE 0 END
+            (s.usual - s.amount) / sqrt(power(scatter.amount, 2) + s.squares + power($10::float8 * s.usual, 2)), c.strength
         ) AS strength
     ) AS g
     WHERE g.strength >= $9::float8
 ),
 numbered AS MATERIALIZED (
-    SELECT m.account, m.currency, m.ends_at, m.length, m.amount, m.payments, m.usual, m.usual_payments, m.amounts, m.counts, m.strength,
+    SELECT m.account, m.currency, m.ends_at, m.length, m.amount, m.payments, m.usual, m.usual_payments, m.amounts, m.counts,
+           m.payments_of_all, m.usual_payments_of_all, m.strength,
            count(*) FILTER (WHERE m.after_quiet) OVER (PARTITION BY m.account, m.currency ORDER BY m.ends_at, m.length) AS number
     FROM marks AS m
 ),
@@ -140,10 +176,11 @@ islands AS (
 )
 SELECT i.account, i.currency, i.opened_at, i.last_seen_at, i.deepest, p.ends_at AS peak_at, p.length, p.amount::bigint AS amount,
        p.payments::bigint AS payments, round(p.usual)::bigint AS usual, p.usual_payments, p.amounts::bigint[] AS amounts,
-       p.counts::bigint[] AS counts, p.strength, e.event_ids, e.charge_ids
+       p.counts::bigint[] AS counts, p.payments_of_all::bigint AS payments_of_all, p.usual_payments_of_all, p.strength, e.event_ids, e.charge_ids
 FROM islands AS i
 CROSS JOIN LATERAL (
-    SELECT n.ends_at, n.length, n.amount, n.payments, n.usual, n.usual_payments, n.amounts, n.counts, n.strength
+    SELECT n.ends_at, n.length, n.amount, n.payments, n.usual, n.usual_payments, n.amounts, n.counts, n.payments_of_all,
+           n.usual_payments_of_all, n.strength
     FROM numbered AS n
     WHERE n.account = i.account AND n.currency = i.currency AND n.number = i.number
     ORDER BY n.usual - n.amount DESC, n.ends_at, n.length

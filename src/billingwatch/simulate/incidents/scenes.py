@@ -63,6 +63,7 @@ class Scene(msgspec.Struct, kw_only=True):
     started_at: int | None = None
     """Unix seconds; None: with the first event."""
     ended_at: int | None = None
+    arguable: bool = False
 
     def between(self, faint: float, loud: float) -> float:
         """Scale by strength."""
@@ -109,6 +110,7 @@ def label(kind: Kind, variant: str, scene: Scene, by_object: Mapping[str, Sequen
         object_ids=list(dict.fromkeys([*scene.evidence, *scene.subjects])),
         event_ids=[sent["id"] for sent in events],
         also=list(kind.also),
+        arguable=scene.arguable,
     )
 
 
