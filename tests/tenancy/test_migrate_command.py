@@ -107,7 +107,7 @@ async def test_a_run_that_is_killed_leaves_whole_tenants_and_the_next_one_goes_o
 async def test_an_interrupted_run_leaves_whole_tenants_and_says_nothing_of_python(
     control: Any, release: Any, trio: Any, command: Command
 ) -> None:
-    revision = release.add("tenant", f"{ADD}; SELECT pg_sleep(0.4)")
+    revision = release.add("tenant", f"{ADD}; SELECT pg_sleep(1.5)")
     process = command.start("--jobs", "1")
     while not await migrated(control, revision):
         assert process.poll() is None, process.communicate()

@@ -59,7 +59,8 @@ def migrate(
     A tenant that fails is left as it was and reported, and the others go on; run it again to try those that are left. It can be stopped
     and killed at any time. Exits with 1 when a tenant failed or was not tried.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # As Ctrl-C, which asyncio turns into a cancellation; an exception raised wherever the signal finds the program may get lost there.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     if downgrade == "control":
         if dry_run or tenants:
             raise InputInvalid(reason="the control plane is taken back at once, without --tenant and --dry-run")
