@@ -28,7 +28,7 @@ LOCKED = "the tenant's tables are locked"
 QUEUE_BYTES = 256 * 1024 * 1024  # of payloads that may wait for one lane
 BATCH_BYTES = 16 * 1024 * 1024  # of payloads in one call, unless a single event is larger
 BATCH_LIMIT = 128  # events per call; bounds how long one commit keeps the first of them waiting
-LOCK_PATIENCE = "200ms"  # how long a call waits for a lock; a migration gives up its own sooner
+LOCK_PATIENCE = "200ms"  # how long a call waits for a lock; a migration that waits before it gives up first
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):

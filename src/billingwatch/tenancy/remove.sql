@@ -1,9 +1,6 @@
 -- suspend --
 UPDATE control.tenants SET status = 'suspended' WHERE tenant_id = $1;
 
--- announce_change --
-SELECT pg_notify('billingwatch_tenants', $1::integer::text);
-
 -- leave --
 -- Out of the tenant's scope, into the control plane, within one transaction.
 SELECT set_config('role', 'none', true), set_config('billingwatch.tenant', '', true), set_config('search_path', 'pg_catalog', true);
