@@ -65,7 +65,7 @@ class Run:
             )
 
     def provision(self, count: int) -> Fleet:
-        """Provision the tenants, and write back what that made dirty."""
+        """Provision the tenants, clean up behind that, and write back what it made dirty."""
         return asyncio.run(self._provision(count))
 
     async def _provision(self, count: int) -> Fleet:
@@ -77,6 +77,7 @@ class Run:
 
         async with self.stage.control() as control, self.stage.control() as second:
             fleet = await provision_fleet((control, second), open_seal(self.stage.settings), count, made)
+            await control.execute(sql["vacuum"])
             with suppress(asyncpg.InsufficientPrivilegeError):
                 await control.execute(sql["checkpoint"])
             self._postmaster = parent_named(await control.fetchval(sql["backend"]), "postgres")
