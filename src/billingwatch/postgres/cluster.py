@@ -31,7 +31,7 @@ SETTINGS: Mapping[str, str] = {
     "log_statement": "none",
     "logging_collector": "off",
     "max_connections": "200",
-    "max_locks_per_transaction": "256",
+    "max_locks_per_transaction": "1024",
     "max_wal_size": "2GB",
     "random_page_cost": "1.1",
     "shared_buffers": "256MB",

@@ -38,4 +38,5 @@ class Dimension(msgspec.Struct, frozen=True, kw_only=True):
     arms: tuple[str, ...] = ("schema", "row", "partitioned")
     choices: tuple[Choice, ...] = ("uniform",)
     volumes: tuple[Volume, ...] = ("each",)
-    tenants_max: int = 1_000_000
+    once_from: int = 1_000_000
+    """Number of tenants from which one repetition is enough, because each figure is already a mean over so many of them."""

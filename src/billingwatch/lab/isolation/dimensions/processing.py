@@ -8,6 +8,9 @@ from billingwatch.lab.backlog import drain
 from billingwatch.lab.isolation.dimension import Dimension, Figures, Measure
 from billingwatch.lab.isolation.world import Task
 from billingwatch.lab.run import Run
+from billingwatch.postgres.statements import load_statements
+
+sql = load_statements(__file__, "processing.sql")
 
 PATIENCE = 60  # times the length of a phase, that its backlog may take
 MEGA = 1_000_000
@@ -17,6 +20,7 @@ def measure(task: Task) -> Figures:
     """A closed loop, and then until nothing waits."""
     run: Run = task.books()
     patience = max(task.scale.seconds * PATIENCE, 120)
+    asyncio.run(_forget(task))
     with task.serve() as service, task.load() as load:
         run.sweep(load, service)
         asyncio.run(drain(task.stage, patience))
@@ -33,6 +37,11 @@ def measure(task: Task) -> Figures:
         **({"postgres_us": cost.postgres / cost.events * MEGA} if cost.postgres is not None else {}),
         **({"backend_mb": sum(work)} if work else {}),
     }
+
+
+async def _forget(task: Task) -> None:
+    async with task.connection() as control:
+        await control.execute(sql["forget"])
 
 
 DIMENSION = Dimension(

@@ -55,4 +55,5 @@ DIMENSION = Dimension(
         Measure(key="revoke", title="revoking one", unit="ms"),
     ),
     measure=measure,
+    once_from=10_000,
 )
