@@ -46,10 +46,6 @@ SELECT t.tenant_id, $2, $3 FROM control.tenants AS t WHERE t.tenant_id = $1
 ON CONFLICT ON CONSTRAINT migration_failures_pkey DO UPDATE
 SET wanted = excluded.wanted, error = excluded.error, failed_at = excluded.failed_at;
 
--- announce_change --
--- Every process forgets what it knows of the tenant, whose schema it may use from now on.
-SELECT pg_notify('billingwatch_tenants', $1::integer::text);
-
 -- make_durable --
 -- Writes something, so that this commit waits for the disk; it takes with it all those before it that did not.
 UPDATE control.alembic_version SET version_num = version_num;

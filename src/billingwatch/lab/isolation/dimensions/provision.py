@@ -14,6 +14,7 @@ from billingwatch.lab.latency import summarize
 from billingwatch.postgres.connections import ControlConnection
 from billingwatch.postgres.statements import load_statements
 from billingwatch.tenancy.provision import provision
+from billingwatch.tenancy.registry import announce_change
 from billingwatch.tenancy.remove import remove_tenant
 from billingwatch.tenancy.sealing import open_seal
 from billingwatch.tenancy.tenants import new_api_key, new_webhook_token, token_hash
@@ -86,7 +87,7 @@ async def _claim(control: ControlConnection, spare: str, name: str) -> None:
     async with control.transaction():
         tenant_id = await control.fetchval(sql["claim"], spare, name, token_hash(new_webhook_token()))
         await control.execute(sql["insert_api_key"], token_hash(key), tenant_id, key[:7])
-        await control.execute(sql["announce_change"], tenant_id)
+        await announce_change(control, tenant_id)
 
 
 async def _come(task: Task) -> None:
