@@ -9,6 +9,7 @@ from statistics import median
 from billingwatch.lab.isolation.dimension import Dimension, Figures, Measure
 from billingwatch.lab.isolation.world import Task
 from billingwatch.postgres.statements import load_statements
+from billingwatch.tenancy.scope import tenant_scope
 
 sql = load_statements(__file__, "rotation.sql")
 
@@ -27,12 +28,12 @@ async def _measure(task: Task) -> Figures:
     seconds: list[float] = []
     for member in task.random().choices(task.members, k=TIMES):
         began = time.perf_counter()
-        async with task.connection() as connection:
+        async with task.stage.control() as connection:
             connected = time.perf_counter()
-            async with task.scope(connection, member) as tenant:
+            async with tenant_scope(connection, member) as tenant:
                 await tenant.fetchrow(sql["event"], "evt_lab_000000001")
             first = time.perf_counter()
-            async with task.scope(connection, member) as tenant:
+            async with tenant_scope(connection, member) as tenant:
                 await tenant.fetchrow(sql["event"], "evt_lab_000000001")
             second = time.perf_counter()
         connects.append(connected - began)

@@ -10,6 +10,7 @@ from billingwatch.lab.isolation.dimension import Dimension, Figures, Measure
 from billingwatch.lab.isolation.world import Task
 from billingwatch.lab.machine import memory
 from billingwatch.postgres.statements import load_statements
+from billingwatch.tenancy.scope import tenant_scope
 
 sql = load_statements(__file__, "memory.sql")
 
@@ -26,13 +27,13 @@ async def _measure(task: Task) -> Figures:
     members = task.members[:TENANTS_MAX]
     figures: dict[str, float] = {}
     for what in ("events", "all"):
-        async with task.connection() as connection:
+        async with task.stage.control() as connection:
             # The first tenant is on the house: it brings what every backend needs, in any isolation.
-            async with task.scope(connection, members[0]) as tenant:
+            async with tenant_scope(connection, members[0]) as tenant:
                 await tenant.fetch(sql[what])
             before, caches = await _private(connection), await _caches(connection)
             for member in members:
-                async with task.scope(connection, member) as tenant:
+                async with tenant_scope(connection, member) as tenant:
                     await tenant.fetch(sql[what])
             after, cached = await _private(connection), await _caches(connection)
         if before is not None and after is not None:

@@ -101,7 +101,7 @@ def _due_between(outcome: Outcome, began: float, ended: float) -> list[float]:
 
 async def _migrate(task: Task, *, back: bool = False) -> float:
     """Seconds. RuntimeError when a tenant was not migrated: then there is nothing to compare."""
-    async with task.connection() as control:
+    async with task.stage.control() as control:
         began = time.monotonic()
         outcome = await migrate_fleet(control, task.stage.dsn, Options(back=back, isolation=task.arm.isolation))
         took = time.monotonic() - began

@@ -54,7 +54,7 @@ def measure(task: Task) -> Figures:
 async def _provision(task: Task) -> tuple[list[float], list[float]]:
     rendered: list[float] = []
     prepared: list[float] = []
-    async with task.connection() as control:
+    async with task.stage.control() as control:
         for number in range(NEW):
             began = time.perf_counter()
             await _new(task, control, f"new-{number}")
@@ -68,7 +68,7 @@ async def _provision(task: Task) -> tuple[list[float], list[float]]:
 
 async def _online(task: Task) -> list[float]:
     times: list[float] = []
-    async with task.connection() as control:
+    async with task.stage.control() as control:
         for _ in range(NEW):
             began = time.perf_counter()
             name = await create_online(task)
@@ -91,7 +91,7 @@ async def _claim(control: ControlConnection, spare: str, name: str) -> None:
 
 
 async def _come(task: Task) -> None:
-    async with task.connection() as control:
+    async with task.stage.control() as control:
         end = asyncio.get_running_loop().time() + task.scale.seconds
         number = 0
         while asyncio.get_running_loop().time() < end:
@@ -101,7 +101,7 @@ async def _come(task: Task) -> None:
 
 
 async def _remove(task: Task) -> None:
-    async with task.connection() as control:
+    async with task.stage.control() as control:
         for row in await control.fetch(sql["guests"]):
             await remove_tenant(control, row["name"])
 

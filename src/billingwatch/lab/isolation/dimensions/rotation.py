@@ -13,6 +13,7 @@ from billingwatch.lab.fleet import Member
 from billingwatch.lab.isolation.dimension import Dimension, Figures, Measure
 from billingwatch.lab.isolation.world import Task
 from billingwatch.postgres.statements import load_statements
+from billingwatch.tenancy.scope import tenant_scope
 
 sql = load_statements(__file__, "rotation.sql")
 
@@ -32,20 +33,20 @@ async def _measure(task: Task) -> Figures:
     for count in ROUND:
         if count > len(task.members):
             break
-        async with task.connection() as connection:
+        async with task.stage.control() as connection:
             turns = cycle(task.members[:count])
-            await _visits(task, connection, turns, count)
+            await _visits(connection, turns, count)
             visits, began, seconds = 0, time.perf_counter(), task.scale.seconds * SHARE
             while visits < count * LEAST or time.perf_counter() < began + seconds:
-                await _visits(task, connection, turns, count)
+                await _visits(connection, turns, count)
                 visits += count
             figures[f"turn_{count}"] = (time.perf_counter() - began) / visits * MICRO
     return figures
 
 
-async def _visits(task: Task, connection: asyncpg.Connection, turns: Iterator[Member], count: int) -> None:
+async def _visits(connection: asyncpg.Connection, turns: Iterator[Member], count: int) -> None:
     for _ in range(count):
-        async with task.scope(connection, next(turns)) as tenant:
+        async with tenant_scope(connection, next(turns)) as tenant:
             await tenant.fetchrow(sql["event"], "evt_lab_000000001")
 
 

@@ -15,6 +15,7 @@ from billingwatch.lab.isolation.world import Task
 from billingwatch.lab.machine import PROC, parent_named
 from billingwatch.postgres.embedded import EmbeddedServer
 from billingwatch.postgres.statements import load_statements
+from billingwatch.tenancy.scope import tenant_scope
 
 sql = load_statements(__file__, "upkeep.sql")
 
@@ -31,7 +32,7 @@ def measure(task: Task) -> Figures:
 
 
 async def _measure(task: Task) -> dict[str, float]:
-    async with task.connection() as connection:
+    async with task.stage.control() as connection:
         await connection.execute(sql["checkpoint"])
         await _write(task, connection)
         began = time.perf_counter()
@@ -47,7 +48,7 @@ async def _measure(task: Task) -> dict[str, float]:
 
 async def _write(task: Task, connection: asyncpg.Connection) -> None:
     for member in task.members[:TENANTS_MAX]:
-        async with task.scope(connection, member) as tenant:
+        async with tenant_scope(connection, member) as tenant:
             await tenant.execute(sql["touch"])
 
 
@@ -68,7 +69,7 @@ def _recover(task: Task) -> float | None:
 
 
 async def _postmaster(task: Task) -> int | None:
-    async with task.connection() as connection:
+    async with task.stage.control() as connection:
         return parent_named(await connection.fetchval(sql["backend"]), "postgres")
 
 
