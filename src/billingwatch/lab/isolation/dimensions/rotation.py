@@ -11,11 +11,9 @@ import asyncpg
 
 from billingwatch.lab.fleet import Member
 from billingwatch.lab.isolation.dimension import Dimension, Figures, Measure
+from billingwatch.lab.isolation.fill import read_event
 from billingwatch.lab.isolation.world import Task
-from billingwatch.postgres.statements import load_statements
 from billingwatch.tenancy.scope import tenant_scope
-
-sql = load_statements(__file__, "rotation.sql")
 
 ROUND = (1, 10, 100, 256, 300, 1000)  # tenants in turn; PostgreSQL remembers 256 search paths
 SHARE = 0.1  # of the scale's seconds, for each of them
@@ -47,7 +45,7 @@ async def _measure(task: Task) -> Figures:
 async def _visits(connection: asyncpg.Connection, turns: Iterator[Member], count: int) -> None:
     for _ in range(count):
         async with tenant_scope(connection, next(turns)) as tenant:
-            await tenant.fetchrow(sql["event"], "evt_lab_000000001")
+            await read_event(tenant)
 
 
 DIMENSION = Dimension(

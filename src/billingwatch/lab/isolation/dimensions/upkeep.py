@@ -11,6 +11,7 @@ from pathlib import Path
 import asyncpg
 
 from billingwatch.lab.isolation.dimension import Dimension, Figures, Measure
+from billingwatch.lab.isolation.fill import FIRST_EVENT
 from billingwatch.lab.isolation.world import Task
 from billingwatch.lab.machine import PROC, parent_named
 from billingwatch.postgres.embedded import EmbeddedServer
@@ -49,7 +50,7 @@ async def _measure(task: Task) -> dict[str, float]:
 async def _write(task: Task, connection: asyncpg.Connection) -> None:
     for member in task.members[:TENANTS_MAX]:
         async with tenant_scope(connection, member) as tenant:
-            await tenant.execute(sql["touch"])
+            await tenant.execute(sql["touch"], FIRST_EVENT)
 
 
 def _recover(task: Task) -> float | None:

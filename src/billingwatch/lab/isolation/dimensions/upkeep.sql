@@ -5,7 +5,7 @@ CHECKPOINT;
 VACUUM (ANALYZE);
 
 -- touch --
-UPDATE events SET deliveries = deliveries + 1 WHERE event_id = 'evt_lab_000000001';
+UPDATE events SET deliveries = deliveries + 1 WHERE event_id = $1;
 
 -- backend --
 SELECT pg_backend_pid();
