@@ -31,19 +31,19 @@ async def _measure(task: Task) -> Figures:
             # The first tenant is on the house: it brings what every backend needs, in any isolation.
             async with tenant_scope(connection, members[0]) as tenant:
                 await tenant.fetch(sql[what])
-            before, caches = await _private(connection), await _caches(connection)
+            before, caches = _private(connection), await _caches(connection)
             for member in members:
                 async with tenant_scope(connection, member) as tenant:
                     await tenant.fetch(sql[what])
-            after, cached = await _private(connection), await _caches(connection)
+            after, cached = _private(connection), await _caches(connection)
         if before is not None and after is not None:
             figures[f"{what}_mb"] = after
         figures[f"{what}_kb_each"] = (cached - caches) / KB / max(len(members) - 1, 1)
     return figures
 
 
-async def _private(connection: asyncpg.Connection) -> float | None:
-    held = memory(await connection.fetchval(sql["backend"]))
+def _private(connection: asyncpg.Connection) -> float | None:
+    held = memory(connection.get_server_pid())
     return None if held is None else held.private
 
 

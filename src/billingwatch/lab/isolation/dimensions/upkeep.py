@@ -71,7 +71,7 @@ def _recover(task: Task) -> float | None:
 
 async def _postmaster(task: Task) -> int | None:
     async with task.stage.control() as connection:
-        return parent_named(await connection.fetchval(sql["backend"]), "postgres")
+        return parent_named(connection.get_server_pid(), "postgres")
 
 
 DIMENSION = Dimension(

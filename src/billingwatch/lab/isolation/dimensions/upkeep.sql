@@ -6,6 +6,3 @@ VACUUM (ANALYZE);
 
 -- touch --
 UPDATE events SET deliveries = deliveries + 1 WHERE event_id = $1;
-
--- backend --
-SELECT pg_backend_pid();
