@@ -14,7 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from billingwatch.cli.output import print_facts, print_json, print_table, talk
 from billingwatch.cli.session import Session, run_session
 from billingwatch.errors import InputInvalid
-from billingwatch.tenancy.fleet import Options, Outcome, Plan, migrate_fleet, plan_fleet
+from billingwatch.tenancy.fleet import Outcome, migrate_fleet
+from billingwatch.tenancy.fleet_plan import Options, Plan, plan_fleet
 from billingwatch.tenancy.migrate import take_back_control_plane
 
 FAILURES_SHOWN = 10

@@ -24,7 +24,8 @@ from billingwatch.lab.stage import Stage, open_stage
 from billingwatch.lab.verify import Check, check_processing, check_recording, gather_posted, look
 from billingwatch.postgres.statements import load_statements
 from billingwatch.settings import Settings
-from billingwatch.tenancy import fleet as runner
+from billingwatch.tenancy import fleet_plan
+from billingwatch.tenancy.fleet import migrate_fleet
 from billingwatch.tenancy.isolation import checked_schema_name
 
 sql = load_statements(__file__, "migrate.sql")
@@ -137,7 +138,7 @@ def _measure_loaded(run: Run, load: LoadProcess, service: ServerProcess, release
 async def _migrate(stage: Stage, *, back: bool = False) -> Migration:
     async with stage.control() as control:
         began = time.monotonic()
-        outcome = await runner.migrate_fleet(control, stage.dsn, runner.Options(back=back))
+        outcome = await migrate_fleet(control, stage.dsn, fleet_plan.Options(back=back))
         return Migration(
             began=began,
             ended=time.monotonic(),

@@ -18,7 +18,7 @@ from billingwatch.tenancy.isolation import checked_schema_name
 from billingwatch.tenancy.registry import announce_change
 from billingwatch.tenancy.tenants import TenantId
 
-sql = load_statements(__file__, "fleet.sql")
+sql = load_statements(__file__, "tenant_migration.sql")
 
 # Less than deadlock_timeout, so that of a migration and a visit that wait for each other the migration always gives way; and short, because
 # whoever comes to a table while a migration waits for it has to wait as well.

@@ -10,7 +10,8 @@ from billingwatch.lab.isolation.world import Task
 from billingwatch.lab.latency import summarize
 from billingwatch.lab.load import Outcome
 from billingwatch.lab.releases import Change, new_column, releases_to_come
-from billingwatch.tenancy.fleet import Options, migrate_fleet
+from billingwatch.tenancy.fleet import migrate_fleet
+from billingwatch.tenancy.fleet_plan import Options
 
 OFFERED = 200  # events/s while it runs
 HEADSTART = 0.2  # of the load's seconds, that pass before the migration begins
