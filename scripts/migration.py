@@ -27,6 +27,7 @@ from billingwatch.logs import configure_logs
 from billingwatch.postgres import control_plane, migrations, tenant_plane
 from billingwatch.postgres.connections import ControlConnection, open_connection
 from billingwatch.postgres.embedded import EmbeddedServer
+from billingwatch.postgres.revision_file import IMPORTS, revision_text
 from billingwatch.settings import load_settings
 from billingwatch.tenancy.migrate import ensure_control_plane
 
@@ -34,26 +35,6 @@ ROOT = Path(__file__).parents[1]
 METADATA: dict[migrations.Plane, MetaData] = {"control": control_plane.metadata, "tenant": tenant_plane.metadata}
 SCHEMA = "tenant_aaaaaaaaaa"
 VERSIONS = "alembic_version"  # ours to keep, in no metadata
-
-FILE = '''"""{phase}: {message}."""
-
-from __future__ import annotations
-
-{imports}
-
-revision = "{revision}"
-down_revision = "{down}"
-branch_labels = None
-depends_on = None
-
-
-def upgrade() -> None:
-{up}
-
-
-def downgrade() -> None:
-{back}
-'''
 
 
 class Changes(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,13 +84,13 @@ def _compare(connection: Connection, plane: migrations.Plane, metadata: MetaData
         if operations is None or operations.is_empty():
             return ""
         text = render_python_code(operations, migration_context=context)
-        return "\n".join(f"    {line}" for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#"))
+        return "\n".join(line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#"))
 
     up, back = code(script.upgrade_ops), code(script.downgrade_ops)
-    imports = ["import sqlalchemy as sa", "from alembic import op"]
+    imports = IMPORTS
     if "postgresql." in up + back:
-        imports.append("from sqlalchemy.dialects import postgresql")
-    return Changes(up=up, back=back, imports=tuple(imports))
+        imports += ("from sqlalchemy.dialects import postgresql",)
+    return Changes(up=up, back=back, imports=imports)
 
 
 def write(root: Path, plane: migrations.Plane, changes: Changes, message: str, phase: str) -> Path:
@@ -118,9 +99,8 @@ def write(root: Path, plane: migrations.Plane, changes: Changes, message: str, p
     revision = f"{int(down) + 1:04d}"
     slug = re.sub(r"[^a-z0-9]+", "_", message.lower()).strip("_")[:40].rstrip("_")
     path = root / plane / "versions" / f"{revision}_{slug}.py"
-    imports = "\n".join(changes.imports)
-    text = FILE.format(
-        phase=phase, message=message.rstrip("."), imports=imports, revision=revision, down=down, up=changes.up, back=changes.back
+    text = revision_text(
+        f"{phase}: {message.rstrip('.')}", revision=revision, down=down, up=changes.up, back=changes.back, imports=changes.imports
     )
     path.write_text(text, encoding="utf-8")
     for command in (["check", "--fix-only", "--select", "I,F401"], ["format"]):

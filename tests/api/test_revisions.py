@@ -21,7 +21,8 @@ from billingwatch.simulate.incidents.scenes import Incident
 from billingwatch.simulate.payloads import charge_event_payloads
 from billingwatch.simulate.profiles import PROFILES
 from billingwatch.simulate.stream import body, simulate
-from billingwatch.tenancy.fleet import Options, migrate_fleet
+from billingwatch.tenancy.fleet import migrate_fleet
+from billingwatch.tenancy.fleet_plan import Options
 from billingwatch.tenancy.provision import Provisioned
 from billingwatch.tenancy.registry import load_tenant
 from billingwatch.tenancy.scope import tenant_scope

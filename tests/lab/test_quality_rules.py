@@ -9,7 +9,7 @@ import pytest
 
 from billingwatch.detection.registry import DETECTORS
 from billingwatch.lab.quality import rules
-from billingwatch.lab.quality.rules import plain_alarms
+from billingwatch.lab.quality.plain import plain_alarms
 from billingwatch.simulate.deliveries import Delivery
 
 HOUR, DAY = 3600, 86_400

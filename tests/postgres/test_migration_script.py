@@ -14,7 +14,8 @@ from sqlalchemy import BigInteger, Column, Index, MetaData, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from billingwatch.postgres import control_plane, revisions, tenant_plane
-from billingwatch.tenancy.fleet import Options, migrate_fleet
+from billingwatch.tenancy.fleet import migrate_fleet
+from billingwatch.tenancy.fleet_plan import Options
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "migration.py"

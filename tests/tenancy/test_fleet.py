@@ -13,7 +13,8 @@ from billingwatch.postgres import migrations, revisions
 from billingwatch.postgres.connections import ControlConnection
 from billingwatch.tenancy import fleet, tenant_migration
 from billingwatch.tenancy.analysts import create_analyst
-from billingwatch.tenancy.fleet import Migrated, Options, Outcome, migrate_fleet, plan_fleet
+from billingwatch.tenancy.fleet import Migrated, Outcome, migrate_fleet
+from billingwatch.tenancy.fleet_plan import Options, plan_fleet
 from billingwatch.tenancy.migrate import FleetState, fleet_state, take_back_control_plane
 from billingwatch.tenancy.scope import tenant_scope
 

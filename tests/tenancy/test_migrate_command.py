@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +105,16 @@ async def test_a_run_that_is_killed_leaves_whole_tenants_and_the_next_one_goes_o
     assert await with_column(control) == {tenant.schema_name for tenant in tenants}
 
 
+@pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["terminal", "background"])
+def started_from(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a shell starts in the background ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, request.param)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 async def test_an_interrupted_run_leaves_whole_tenants_and_says_nothing_of_python(
-    control: Any, release: Any, trio: Any, command: Command
+    control: Any, release: Any, trio: Any, command: Command, started_from: None
 ) -> None:
     revision = release.add("tenant", f"{ADD}; SELECT pg_sleep(1.5)")
     process = command.start("--jobs", "1")

@@ -16,7 +16,8 @@ from billingwatch.postgres.connections import ControlConnection, open_connection
 from billingwatch.postgres.tenant_plane import metadata
 from billingwatch.simulate.payloads import charge_event_payloads
 from billingwatch.tenancy.analysts import analyst_dsn, create_analyst, revoke_analyst, scram_verifier
-from billingwatch.tenancy.fleet import Migrated, Options, migrate_fleet
+from billingwatch.tenancy.fleet import Migrated, migrate_fleet
+from billingwatch.tenancy.fleet_plan import Options
 from billingwatch.tenancy.lanes import Lane, control_plane
 from billingwatch.tenancy.migrate import FleetState, ensure_control_plane, fleet_state
 from billingwatch.tenancy.provision import provision

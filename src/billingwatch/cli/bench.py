@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable
 from typing import TypeVar
@@ -11,6 +10,7 @@ import rich_click as click
 
 from billingwatch.cli.bench_detection import detection
 from billingwatch.cli.output import print_json, print_table, talk
+from billingwatch.cli.signals import stop_on_sigterm
 from billingwatch.lab.figures import Cost, Figure, Options, Report
 from billingwatch.lab.ingest import bench_ingest
 from billingwatch.lab.latency import Latency
@@ -82,7 +82,7 @@ def migrate(*, as_json: bool, **options: float) -> None:
 
 
 def _run(run: Callable[[Settings, Options, Say], Report], *, as_json: bool, **options: object) -> None:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the run is cleared away then, too
+    stop_on_sigterm()
     report = run(load_settings(), Options(**options), lambda words: talk.print(words, style="dim", markup=False))  # type: ignore[arg-type]
     if as_json:
         print_json({**{field: getattr(report, field) for field in report.__struct_fields__}, "passed": report.passed})

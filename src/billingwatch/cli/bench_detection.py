@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 import msgspec
@@ -10,6 +9,7 @@ import rich_click as click
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from billingwatch.cli.output import data, print_json, print_table, talk
+from billingwatch.cli.signals import stop_on_sigterm
 from billingwatch.lab.quality.plan import THINGS
 from billingwatch.lab.quality.report import Report, Wish, detection_report
 from billingwatch.lab.quality.words import headline, markdown, tables, verdicts
@@ -76,7 +76,7 @@ def detection(
         processes=processes,
     )
     configure_logs(log_level="warning")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the run is cleared away then, too
+    stop_on_sigterm()
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=talk) as progress:
         task = progress.add_task("living through the streams", total=1.0)

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from billingwatch.billing.money import format_money
 from billingwatch.cli.output import data, print_table, talk
+from billingwatch.cli.signals import stop_on_sigterm
 from billingwatch.clock import utc_now
 from billingwatch.demo.audience import anomalies, await_processed
 from billingwatch.demo.cast import CAST, Script, interleave, write_script
@@ -46,7 +47,7 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
 def demo(port: int, *, once: bool) -> None:
     """Provision three tenants, send them weeks of signed Stripe events over HTTP, and show the anomalies found."""
     configure_logs(log_level="warning")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stop_on_sigterm()
     with set_stage(load_settings(), port=port) as stage:
         talk.print(f"service and PostgreSQL are up: {stage.url}", markup=False)
         watched = [_provision(stage, script) for script in (write_script(part, as_of=utc_now()) for part in CAST)]

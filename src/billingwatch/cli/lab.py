@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 import msgspec
@@ -10,6 +9,7 @@ import rich_click as click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from billingwatch.cli.output import data, talk
+from billingwatch.cli.signals import stop_on_sigterm
 from billingwatch.errors import InputInvalid
 from billingwatch.lab.isolation.arms import ARMS
 from billingwatch.lab.isolation.cell import FULL, QUICK
@@ -45,7 +45,7 @@ def run(
     if repetitions:
         scale = msgspec.structs.replace(scale, repetitions=repetitions)
     configure_logs(log_level="warning")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the run is cleared away then, too
+    stop_on_sigterm()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=talk) as progress:
         task = progress.add_task("measuring", total=None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from collections import Counter
@@ -13,8 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from billingwatch.cli.output import print_facts, print_json, print_table, talk
 from billingwatch.cli.session import Session, run_session
+from billingwatch.cli.signals import stop_on_sigterm
 from billingwatch.errors import InputInvalid
-from billingwatch.tenancy.fleet import Options, Outcome, Plan, migrate_fleet, plan_fleet
+from billingwatch.tenancy.fleet import Outcome, migrate_fleet
+from billingwatch.tenancy.fleet_plan import Options, Plan, plan_fleet
 from billingwatch.tenancy.migrate import take_back_control_plane
 
 FAILURES_SHOWN = 10
@@ -59,8 +60,7 @@ def migrate(
     A tenant that fails is left as it was and reported, and the others go on; run it again to try those that are left. It can be stopped
     and killed at any time. Exits with 1 when a tenant failed or was not tried.
     """
-    # As Ctrl-C, which asyncio turns into a cancellation; an exception raised wherever the signal finds the program may get lost there.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    stop_on_sigterm()
     if downgrade == "control":
         if dry_run or tenants:
             raise InputInvalid(reason="the control plane is taken back at once, without --tenant and --dry-run")

@@ -6,11 +6,7 @@ Each migration adds a column to the table that ingest writes, by a revision of a
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from statistics import median
 
 import msgspec
@@ -21,19 +17,21 @@ from billingwatch.lab.fleet import Fleet
 from billingwatch.lab.latency import summarize
 from billingwatch.lab.load import OK, Outcome
 from billingwatch.lab.load_process import LoadProcess
+from billingwatch.lab.releases import Releases, new_column, releases_to_come
 from billingwatch.lab.run import Run, Say
 from billingwatch.lab.server import ServerProcess
 from billingwatch.lab.stage import Stage, open_stage
 from billingwatch.lab.verify import Check, check_processing, check_recording, gather_posted, look
-from billingwatch.postgres import migrations, revisions
 from billingwatch.postgres.statements import load_statements
 from billingwatch.settings import Settings
-from billingwatch.tenancy import fleet as runner
+from billingwatch.tenancy import fleet_plan
+from billingwatch.tenancy.fleet import migrate_fleet
 from billingwatch.tenancy.isolation import checked_schema_name
 
 sql = load_statements(__file__, "migrate.sql")
 
 ROUNDS = 3  # of idle migrations and their floor
+COLUMNS = [f"bench_{number + 1}" for number in range(ROUNDS + 1)]  # one more under load
 FLOOR_CHUNK = 500  # tenants; PostgreSQL has room for so many locks of one transaction
 HEADSTART = 0.2  # of the load's seconds, that pass before the migration begins
 PATIENCE = 20  # times the load's seconds, that its backlog may take
@@ -41,25 +39,6 @@ PATIENCE = 20  # times the load's seconds, that its backlog may take
 AIM_IDLE = 2  # s for 1,000 tenants
 AIM_LOADED = 10  # s
 AIM_NOTHING = 1  # s
-
-REVISION = '''"""pre: a column for a benchmark. Metadata only."""
-
-import sqlalchemy as sa
-from alembic import op
-
-revision = "{revision}"
-down_revision = "{down}"
-branch_labels = None
-depends_on = None
-
-
-def upgrade() -> None:
-    op.add_column("events", sa.Column("{revision}", sa.Text(), nullable=True))
-
-
-def downgrade() -> None:
-    op.drop_column("events", "{revision}")
-'''
 
 
 class Migration(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,42 +71,19 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
         return [*self.idle, self.back, self.loaded]
 
 
-class Release:
-    """The next releases: this one's `schema/`, and a column more with each."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self.columns: list[str] = []
-
-    def add_column(self) -> None:
-        down, revision = migrations.head("tenant"), f"bench_{len(self.columns) + 1}"
-        path = self._root / "tenant" / "versions" / f"{revision}.py"
-        path.write_text(REVISION.format(revision=revision, down=down), encoding="utf-8")
-        self.columns.append(revision)
-        revisions.forget()
-
-
-@contextmanager
-def _next_release(stage: Stage) -> Iterator[Release]:
-    root = stage.directory / "schema"
-    shutil.copytree(migrations.schema_root(), root, ignore=shutil.ignore_patterns("__pycache__"))
-    with revisions.schema_at(root):
-        yield Release(root)
-
-
 def bench_migrate(settings: Settings, options: Options, say: Say) -> Report:
     """Set up, measure, compare what was acknowledged with what is stored, clear away."""
     with open_stage(settings) as stage:
         run = Run(stage, options, say)
         fleet = run.provision(options.tenants)
-        with _next_release(stage) as release:
-            floors, idle, back, nothing = asyncio.run(_measure_idle(run, fleet, release))
+        with releases_to_come(stage.directory) as releases:
+            floors, idle, back, nothing = asyncio.run(_measure_idle(run, fleet, releases))
             with stage.serve() as service, LoadProcess([member.target for member in fleet.members]) as load:
-                cold, outcome, loaded = _measure_loaded(run, load, service, release)
+                cold, outcome, loaded = _measure_loaded(run, load, service, releases)
                 memory = run.memory(service)
             say("comparing what was acknowledged with what is stored and projected")
             found = asyncio.run(look(stage, charges=True))
-            without = asyncio.run(_tenants_without(stage, release.columns))
+            without = asyncio.run(_tenants_without(stage, COLUMNS))
     measured = Measured(floors=floors, idle=idle, back=back, nothing=nothing, loaded=loaded, cold=cold, load=outcome)
     if loaded.ended > outcome.ended:
         run.remarks.append("the load ended before the migration did: ask for more --seconds")
@@ -146,13 +102,13 @@ def bench_migrate(settings: Settings, options: Options, say: Say) -> Report:
     )
 
 
-async def _measure_idle(run: Run, fleet: Fleet, release: Release) -> tuple[list[float], list[Migration], Migration, Migration]:
+async def _measure_idle(run: Run, fleet: Fleet, releases: Releases) -> tuple[list[float], list[Migration], Migration, Migration]:
     floors: list[float] = []
     idle: list[Migration] = []
-    for number in range(ROUNDS):
-        run.say(f"idle, round {number + 1} of {ROUNDS}: the bare SQL, the runner")
-        floors.append(await _bare(run.stage, fleet, f"floor_{number + 1}"))
-        release.add_column()
+    for number, column in enumerate(COLUMNS[:ROUNDS], start=1):
+        run.say(f"idle, round {number} of {ROUNDS}: the bare SQL, the runner")
+        floors.append(await _bare(run.stage, fleet, f"floor_{number}"))
+        releases.add(new_column(column))
         idle.append(await _migrate(run.stage))
     run.say("nothing to do; the last revision taken back and taken again")
     nothing = await _migrate(run.stage)
@@ -161,14 +117,14 @@ async def _measure_idle(run: Run, fleet: Fleet, release: Release) -> tuple[list[
     return floors, idle, back, nothing
 
 
-def _measure_loaded(run: Run, load: LoadProcess, service: ServerProcess, release: Release) -> tuple[Outcome, Outcome, Migration]:
+def _measure_loaded(run: Run, load: LoadProcess, service: ServerProcess, releases: Releases) -> tuple[Outcome, Outcome, Migration]:
     options = run.options
     run.say("the first event of each tenant")
     cold = run.sweep(load, service)
     patience = max(options.seconds * PATIENCE, 60)
     asyncio.run(drain(run.stage, patience))
     run.say(f"open loop at {options.rate:,g} events/s, and a migration meanwhile")
-    release.add_column()
+    releases.add(new_column(COLUMNS[-1]))
     load.prepare(run.phase(service, options.seconds, rate=options.rate))
     with run.booked("load and migration", service) as bill:
         load.start()
@@ -182,7 +138,7 @@ def _measure_loaded(run: Run, load: LoadProcess, service: ServerProcess, release
 async def _migrate(stage: Stage, *, back: bool = False) -> Migration:
     async with stage.control() as control:
         began = time.monotonic()
-        outcome = await runner.migrate_fleet(control, stage.dsn, runner.Options(back=back))
+        outcome = await migrate_fleet(control, stage.dsn, fleet_plan.Options(back=back))
         return Migration(
             began=began,
             ended=time.monotonic(),

@@ -80,7 +80,7 @@ class Run:
             await control.execute(sql["vacuum"])
             with suppress(asyncpg.InsufficientPrivilegeError):
                 await control.execute(sql["checkpoint"])
-            self._postmaster = parent_named(await control.fetchval(sql["backend"]), "postgres")
+            self._postmaster = parent_named(control.get_server_pid(), "postgres")
             self.postgres_version = await control.fetchval(sql["version"])
         return fleet
 

@@ -8,9 +8,6 @@ VACUUM (ANALYZE) pg_catalog.pg_attrdef, pg_catalog.pg_attribute, pg_catalog.pg_c
 -- What provisioning wrote is not charged to the first events.
 CHECKPOINT;
 
--- backend --
-SELECT pg_backend_pid();
-
 -- version --
 SELECT current_setting('server_version');
 

@@ -43,6 +43,16 @@ def checkout(
     if order_id is None and when - world.bought_at.get(buyer, when - APART) < APART:
         return
     world.bought_at[buyer] = when
+    intent = order(world, payer, amount, currency, when, rng, order_id)
+    pay_at = when + (rng.randrange(15, 150) if pause is None else pause)
+    if pause is None and currency in EUROPEAN and rng.random() < AUTHENTICATED:
+        world.at(pay_at, lambda at: _authenticate(world, intent, at))
+        pay_at += rng.randrange(20, 60)
+    world.at(pay_at, lambda at: _pay(world, intent, at, rng, tries=1))
+
+
+def order(world: World, payer: Payer, amount: int, currency: str, when: int, rng: Random, order_id: str | None) -> PaymentIntent:
+    """Order something, which nobody has tried to pay yet."""
     intent = PaymentIntent(
         id=world.new_id("pi_3", when, rng),
         amount=amount,
@@ -53,11 +63,7 @@ def checkout(
         metadata={} if order_id is None else {"order_id": order_id},
     )
     world.emit("payment_intent.created", intent, when, by_api=True)
-    pay_at = when + (rng.randrange(15, 150) if pause is None else pause)
-    if pause is None and currency in EUROPEAN and rng.random() < AUTHENTICATED:
-        world.at(pay_at, lambda at: _authenticate(world, intent, at))
-        pay_at += rng.randrange(20, 60)
-    world.at(pay_at, lambda at: _pay(world, intent, at, rng, tries=1))
+    return intent
 
 
 def attempt(world: World, intent: PaymentIntent, when: int, rng: Random, rate: float) -> Charge:

@@ -14,6 +14,7 @@ import msgspec
 from billingwatch.errors import InputInvalid, MuteNotFound, MutesFull, TenantNotFound
 from billingwatch.postgres.connections import ControlConnection
 from billingwatch.postgres.statements import load_statements
+from billingwatch.tenancy.registry import announce_change
 from billingwatch.tenancy.tenants import DetectorSetting, Mute, Tenant
 
 sql = load_statements(__file__, "detector_settings.sql")
@@ -99,7 +100,7 @@ async def _changing(control: ControlConnection, tenant: Tenant) -> AsyncIterator
 
 async def _audit(control: ControlConnection, tenant: Tenant, actor: str, action: str, detail: object) -> None:
     await control.execute(sql["insert_audit"], tenant.tenant_id, actor, action, detail)
-    await control.execute(sql["announce_change"], tenant.tenant_id)
+    await announce_change(control, tenant.tenant_id)
 
 
 def _facts(setting: DetectorSetting) -> dict[str, object]:

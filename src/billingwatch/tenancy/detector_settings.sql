@@ -38,7 +38,3 @@ RETURNING mute_id, detector, subject, since, until, reason, created_at;
 
 -- insert_audit --
 INSERT INTO control.audit_log (tenant_id, actor, action, detail) VALUES ($1, $2, $3, $4);
-
--- announce_change --
--- Every process forgets what it knows of the tenant, and works with the change from its next visit on.
-SELECT pg_notify('billingwatch_tenants', $1::integer::text);

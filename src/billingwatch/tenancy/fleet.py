@@ -15,15 +15,19 @@ from typing import Literal
 import asyncpg
 import msgspec
 
-from billingwatch.errors import DatabaseUnavailable, InputInvalid, MigrationRunning, SchemaOutdated, TenantNotFound
+from billingwatch.errors import DatabaseUnavailable, InputInvalid, MigrationRunning, SchemaOutdated
 from billingwatch.postgres import migrations
 from billingwatch.postgres.connections import ControlConnection
 from billingwatch.postgres.revisions import RevisionUnknown, way_back
+from billingwatch.postgres.statements import load_statements
+from billingwatch.tenancy.fleet_plan import Options, last_failures, make_way, survey
 from billingwatch.tenancy.isolation import Isolation
 from billingwatch.tenancy.lanes import Lane
-from billingwatch.tenancy.migrate import check_control_revision, ensure_control_plane
+from billingwatch.tenancy.migrate import ensure_control_plane
 from billingwatch.tenancy.shared import SharedSchema, find_shared, migrate_shared
-from billingwatch.tenancy.tenant_migration import Behind, Mover, Overtaken, sql
+from billingwatch.tenancy.tenant_migration import Behind, Mover, Overtaken
+
+sql = load_statements(__file__, "fleet.sql")
 
 ATTEMPTS = 8  # at a tenant whose tables are in use, or at the control plane; between two the others are migrated
 WAIT_FIRST = 0.1  # seconds before the second attempt, doubled for each further one
@@ -31,39 +35,6 @@ WAIT_MOST = 2.0  # seconds
 STATEMENT_TIMEOUT = 3600  # seconds
 
 IN_USE = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
-
-
-class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """How a fleet is migrated; `names` are the tenants, all if there are none."""
-
-    jobs: int = 2
-    canary: int = 1
-    max_failures: int = 20
-    names: tuple[str, ...] = ()
-    back: bool = False
-    isolation: Isolation = "schema"
-    partitions: int = 0
-    """How a database that nobody has set up will keep its tenants apart, and how the others must."""
-    tenants_limit: int = 5000
-    """Tenants after which a connection is replaced, because it remembers every table it ever touched."""
-
-
-class Planned(msgspec.Struct, frozen=True, kw_only=True):
-    """A tenant that a run would migrate; `error` is why the last run could not."""
-
-    name: str
-    from_revision: str
-    to_revision: str
-    online: bool
-    error: str | None
-
-
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run would do; `control_from` is None for a database that nobody has set up."""
-
-    control_from: str | None
-    control_to: str
-    tenants: list[Planned]
 
 
 class Migrated(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,40 +61,6 @@ class Outcome(msgspec.Struct, kw_only=True):
         return [result for result in self.results if result.error is not None]
 
 
-class _Survey(msgspec.Struct, frozen=True, kw_only=True):
-    control_revision: str | None
-    alone: bool | None
-    """None: there was no need to be."""
-    tenants: list[Behind]
-
-
-async def plan_fleet(control: ControlConnection, options: Options) -> Plan:
-    """Tell what `migrate_fleet` would do, and change nothing."""
-    survey = await _look(control, options, dry=True)
-    at_head = survey.control_revision == migrations.head("control")
-    errors = {row["tenant_id"]: row["error"] for row in await control.fetch(sql["failures"])} if at_head else {}
-    mover = Mover("", back=options.back)
-
-    def planned(tenant: Behind) -> Planned:
-        try:
-            online = any(step.online for step in mover.way(tenant.revision))
-        except RevisionUnknown:
-            online = False
-        return Planned(
-            name=tenant.name,
-            from_revision=tenant.revision,
-            to_revision=mover.wanted,
-            online=online,
-            error=errors.get(tenant.tenant_id),
-        )
-
-    return Plan(
-        control_from=survey.control_revision,
-        control_to=survey.control_revision or "" if options.back else migrations.head("control"),
-        tenants=[planned(tenant) for tenant in survey.tenants],
-    )
-
-
 async def migrate_fleet(
     control: ControlConnection, dsn: str, options: Options, on_progress: Callable[[int, int], None] = lambda *_: None
 ) -> Outcome:
@@ -132,49 +69,29 @@ async def migrate_fleet(
     Raises MigrationRunning, TenantNotFound, SchemaOutdated, DatabaseUnavailable; whatever was done by then stays done.
     """
     head = migrations.head("control")
-    survey = await _look(control, options)
-    if survey.control_revision is None:
+    found = await survey(control, options)
+    if found.control_revision is None:
         await ensure_control_plane(control, isolation=options.isolation, partitions=options.partitions)
         return Outcome(control_from=None, control_to=head)
-    if survey.alone is False:
+    if found.alone is False:
         raise MigrationRunning
-    outcome = Outcome(control_from=survey.control_revision, control_to=head, total=len(survey.tenants))
-    if survey.alone is None:
+    outcome = Outcome(control_from=found.control_revision, control_to=head, total=len(found.tenants))
+    if found.alone is None:
         return outcome
     try:
-        if survey.control_revision != head:
+        if found.control_revision != head:
             await _upgrade_control_plane(control, options.isolation)
-        shared = await find_shared(control) if survey.tenants else None
+        shared = await find_shared(control) if found.tenants else None
         if shared is not None:
             await _migrate_together(control, shared, options, outcome)
-        elif survey.tenants:
-            await _Run(control, dsn, options, outcome, on_progress).run(survey.tenants)
-        if survey.tenants:
+        elif found.tenants:
+            await _Run(control, dsn, options, outcome, on_progress).run(found.tenants)
+        if found.tenants:
             await control.execute(sql["make_durable"])
     finally:
         if not control.is_closed():
-            await control.execute(sql["unlock"])
+            await make_way(control)
     return outcome
-
-
-async def _look(control: ControlConnection, options: Options, *, dry: bool = False) -> _Survey:
-    head, names = migrations.head("tenant"), list(options.names) or None
-    try:
-        rows = await control.fetch(sql["survey"], head, migrations.views_digest(), options.back, names, migrations.head("control"), dry)
-        unknown = await control.fetch(sql["unknown_names"], names) if names else []
-    except asyncpg.UndefinedTableError:  # nobody has set up the database
-        return _Survey(control_revision=None, alone=None, tenants=[])
-    check_control_revision(rows[0]["control_revision"])
-    if unknown:
-        raise TenantNotFound(name=unknown[0]["name"])
-    if options.back and rows[0]["control_revision"] != migrations.head("control"):
-        raise InputInvalid(reason="the control plane is not at this release's revision", hint="take tenants back before the control plane")
-    fields = Behind.__struct_fields__
-    return _Survey(
-        control_revision=rows[0]["control_revision"],
-        alone=rows[0]["alone"],
-        tenants=[Behind(**{field: row[field] for field in fields}) for row in rows if row["tenant_id"] is not None],
-    )
 
 
 async def _upgrade_control_plane(control: ControlConnection, isolation: Isolation) -> None:
@@ -234,7 +151,7 @@ class _Run:
         ]
 
     async def run(self, tenants: Sequence[Behind]) -> None:
-        failed_before = {row["tenant_id"] for row in await self._control.fetch(sql["failures"])}
+        failed_before = await last_failures(self._control)
         # Last, so that those that fail each time do not use up the failures that a run may have.
         tenants = sorted(tenants, key=lambda tenant: tenant.tenant_id in failed_before)
         self._on_progress(0, self._outcome.total)

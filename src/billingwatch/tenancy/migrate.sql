@@ -12,7 +12,7 @@ SELECT to_regclass('control.isolation') IS NOT NULL;
 SELECT pg_advisory_xact_lock(hashtextextended('billingwatch control plane', 0));
 
 -- alone --
--- No run over the fleet is under way; see its survey.
+-- No run over the fleet is under way; see fleet_plan's survey.
 SELECT pg_try_advisory_xact_lock(1112099156, 0);
 
 -- wait_briefly --

@@ -13,6 +13,7 @@ from billingwatch.postgres import migrations
 from billingwatch.postgres.connections import ControlConnection
 from billingwatch.postgres.statements import load_statements
 from billingwatch.tenancy.isolation import checked_schema_name, isolation_of, new_schema_name
+from billingwatch.tenancy.registry import announce_change
 from billingwatch.tenancy.sealing import Seal
 from billingwatch.tenancy.tenants import (
     Mode,
@@ -97,7 +98,7 @@ async def provision(
                 await control.execute(
                     f"SET LOCAL search_path = {schema_name};\n{migrations.render_upgrade('tenant')}\n{migrations.render_views()}"
                 )
-            await control.execute(sql["announce_change"], tenant_id)
+            await announce_change(control, tenant_id)
     except asyncpg.UniqueViolationError as error:
         if error.constraint_name == "tenants_name_key":
             raise TenantNameTaken(name=name) from error
@@ -125,7 +126,7 @@ async def add_secret(control: ControlConnection, seal: Seal, name: str, secret: 
         if len(await control.fetch(sql["list_secrets"], tenant.tenant_id)) >= LIVE_SECRETS:
             raise SecretsFull(name=name)
         [row] = await control.fetch(sql["insert_secret"], tenant.tenant_id, ciphertext)
-        await control.execute(sql["announce_change"], tenant.tenant_id)
+        await announce_change(control, tenant.tenant_id)
     return SecretRow(**dict(row))
 
 
@@ -140,7 +141,7 @@ async def remove_secret(control: ControlConnection, name: str, secret_id: int) -
         tenant = await _locked(control, name)
         if await control.execute(sql["delete_secret"], tenant.tenant_id, secret_id) == "DELETE 0":
             raise SecretNotFound(name=name, secret_id=secret_id)
-        await control.execute(sql["announce_change"], tenant.tenant_id)
+        await announce_change(control, tenant.tenant_id)
 
 
 async def _locked(control: ControlConnection, name: str) -> TenantRow:

@@ -12,10 +12,6 @@ INSERT INTO control.signing_secrets (tenant_id, ciphertext) VALUES ($1, $2) RETU
 -- insert_api_key --
 INSERT INTO control.api_keys (key_hash, tenant_id, hint) VALUES ($1, $2, $3);
 
--- announce_change --
--- Every process forgets what it knows of the tenant. Rare, and never in the transaction that records events.
-SELECT pg_notify('billingwatch_tenants', $1::integer::text);
-
 -- list_tenants --
 SELECT t.tenant_id, t.name, t.schema_name, t.mode, t.status, t.revision, t.views_digest, t.rate_limit, t.created_at,
        (SELECT count(*) FROM control.signing_secrets AS s WHERE s.tenant_id = t.tenant_id) AS secrets,

@@ -132,6 +132,11 @@ class Registry:
         self.forget(int(payload) if isinstance(payload, str) and payload.isdecimal() else None)
 
 
+async def announce_change(control: ControlConnection, tenant_id: int | None = None) -> None:
+    """Let every process forget what it knows of a tenant, or of all, once this transaction is committed."""
+    await control.execute(sql["announce_change"], CHANNEL, tenant_id)
+
+
 async def load_tenant(control: ControlConnection, seal: Seal, name: str) -> Tenant:
     """The tenant of that name, from the database; TenantNotFound."""
     row = await control.fetchrow(sql["find_tenant"], *_Key(name=name))

@@ -10,7 +10,7 @@ from billingwatch.postgres.tenant_plane import metadata
 from billingwatch.tenancy.analysts import list_analysts, revoke_analyst
 from billingwatch.tenancy.isolation import checked_schema_name, entrance, isolation_of
 from billingwatch.tenancy.provision import TenantRow, find_tenant
-from billingwatch.tenancy.provision import sql as provision_sql
+from billingwatch.tenancy.registry import announce_change
 
 sql = load_statements(__file__, "remove.sql")
 
@@ -27,7 +27,7 @@ async def remove_tenant(control: ControlConnection, name: str) -> TenantRow:
     # Committed by itself: whoever serves or visits the tenant must know before its tables are gone.
     async with control.transaction():
         await control.execute(sql["suspend"], tenant.tenant_id)
-        await control.execute(provision_sql["announce_change"], tenant.tenant_id)
+        await announce_change(control, tenant.tenant_id)
     for analyst in await list_analysts(control, name):
         await revoke_analyst(control, analyst.role)
     async with control.transaction():
@@ -35,7 +35,7 @@ async def remove_tenant(control: ControlConnection, name: str) -> TenantRow:
         await _delete_rows(control, tenant)
         await control.execute(sql["delete_pending"], tenant.tenant_id)
         await control.execute(sql["delete_tenant"], tenant.tenant_id)
-        await control.execute(provision_sql["announce_change"], tenant.tenant_id)
+        await announce_change(control, tenant.tenant_id)
         last: int = await control.fetchval(sql["transaction"])
     if isolation_of(tenant.schema_name) == "row":
         # Rows that somebody wrote meanwhile could not be seen; nobody begins to write any more.

@@ -13,6 +13,7 @@ from billingwatch.postgres.shared_plane import SharedPlane
 from billingwatch.postgres.statements import load_statements
 from billingwatch.tenancy.analysts import let_read
 from billingwatch.tenancy.isolation import Isolation, checked_schema_name, new_shared_schema_name
+from billingwatch.tenancy.registry import announce_change
 
 sql = load_statements(__file__, "shared.sql")
 
@@ -110,7 +111,7 @@ async def migrate_shared(control: ControlConnection, shared: SharedSchema, *, ba
         )
         await let_read(control, plane.schema_name, [plane.analysts_role, plane.scope_role])
         await control.execute(sql["set_revision"], step.to, digest)
-        await control.execute(sql["announce_all"])
+        await announce_change(control)  # all of them have another revision
 
 
 async def _superuser(control: ControlConnection) -> bool:

@@ -17,10 +17,6 @@ WITH shared AS (
 )
 UPDATE control.tenants SET revision = $1, views_digest = $2 WHERE (revision, views_digest) IS DISTINCT FROM ($1, $2);
 
--- announce_all --
--- Every process forgets what it knows of all tenants, whose revision has changed.
-SELECT pg_notify('billingwatch_tenants', '');
-
 -- create_roles --
 CREATE ROLE {scope} NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT NOREPLICATION NOBYPASSRLS;
 CREATE ROLE {recorder} NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT NOREPLICATION NOBYPASSRLS;

@@ -15,9 +15,10 @@ from billingwatch.postgres.revisions import Step, outdated, way_back, way_up
 from billingwatch.postgres.statements import load_statements
 from billingwatch.tenancy.analysts import regrant
 from billingwatch.tenancy.isolation import checked_schema_name
+from billingwatch.tenancy.registry import announce_change
 from billingwatch.tenancy.tenants import TenantId
 
-sql = load_statements(__file__, "fleet.sql")
+sql = load_statements(__file__, "tenant_migration.sql")
 
 # Less than deadlock_timeout, so that of a migration and a visit that wait for each other the migration always gives way; and short, because
 # whoever comes to a table while a migration waits for it has to wait as well.
@@ -105,7 +106,7 @@ class Mover:
             if claimed is None:
                 raise Overtaken  # noqa: TRY301 - rolls back like any failure inside
             if outdated(tenant.revision) != outdated(step.to):
-                await connection.execute(sql["announce_change"], tenant.tenant_id)
+                await announce_change(ControlConnection(connection), tenant.tenant_id)
             text = f"SET LOCAL search_path = {checked_schema_name(tenant.schema_name)};\n{text}"
             if claimed["has_analysts"]:
                 await connection.execute(text)

@@ -28,7 +28,7 @@ async def session_of(task: Task, analyst: AnalystCreated) -> AsyncIterator[async
 @asynccontextmanager
 async def analyst_of(task: Task, member: Member) -> AsyncIterator[asyncpg.Connection]:
     """A session of an analyst who is there for this block alone."""
-    async with task.connection() as connection:
+    async with task.stage.control() as connection:
         analyst = await create_analyst(connection, await connection.fetchval(sql["name_of_tenant"], member.tenant_id))
         try:
             async with session_of(task, analyst) as session:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from billingwatch.lab.fleet import Member
 from billingwatch.lab.stage import Stage
-from billingwatch.postgres.connections import ControlConnection
+from billingwatch.postgres.connections import ControlConnection, TenantConnection
 from billingwatch.postgres.statements import load_statements
 from billingwatch.tenancy.scope import tenant_scope
 
@@ -15,6 +15,7 @@ sql = load_statements(__file__, "fill.sql")
 
 CONNECTIONS = 2
 SPAN = 90  # days
+FIRST_EVENT = "evt_lab_000000001"  # which every tenant has
 
 
 async def fill(stage: Stage, members: Sequence[Member], rows: int, *, huge: int) -> None:
@@ -32,3 +33,8 @@ async def fill(stage: Stage, members: Sequence[Member], rows: int, *, huge: int)
         await asyncio.gather(work(first), work(second))
         await first.execute(sql["analyze"])
         await first.execute(sql["checkpoint"])
+
+
+async def read_event(tenant: TenantConnection) -> None:
+    """The least that can be asked of a tenant: one row by primary key."""
+    await tenant.fetchrow(sql["event"], FIRST_EVENT)

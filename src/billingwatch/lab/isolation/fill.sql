@@ -24,6 +24,9 @@ SELECT 'evt_lab_' || lpad(n::text, 9, '0'), 'charge.succeeded', true, 'ch_lab_' 
 FROM generate_series(1, $1::integer) AS n,
      LATERAL (SELECT now() - make_interval(secs => $2::integer * 86400.0 * n / $1::integer)) AS times (at);
 
+-- event --
+SELECT type, occurred_at FROM events WHERE event_id = $1;
+
 -- analyze --
 ANALYZE;
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from random import Random
 
-import asyncpg
 import msgspec
 
 from billingwatch.lab.figures import Options
@@ -19,8 +18,6 @@ from billingwatch.lab.load_process import LoadProcess
 from billingwatch.lab.run import Run
 from billingwatch.lab.server import ServerProcess
 from billingwatch.lab.stage import Stage, open_stage
-from billingwatch.postgres.connections import ControlConnection, TenantConnection
-from billingwatch.tenancy.scope import tenant_scope
 
 CONNECTIONS = 64  # of the load process
 Say = Callable[[str], None]
@@ -84,18 +81,6 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
             seed=self.cell.seed,
         )
         return self.world.run.again(options)
-
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[ControlConnection]:
-        """A fresh connection, which has cached nothing."""
-        async with self.stage.control() as control:
-            yield control
-
-    @asynccontextmanager
-    async def scope(self, connection: asyncpg.Connection, member: Member, *, readonly: bool = False) -> AsyncIterator[TenantConnection]:
-        """The product's tenant scope."""
-        async with tenant_scope(connection, member, readonly=readonly) as tenant:
-            yield tenant
 
 
 @contextmanager

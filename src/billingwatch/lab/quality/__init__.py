@@ -7,7 +7,8 @@ runs with the stream) and, beside it, through plain rules with fixed numbers, as
     processes  streams over processes
     measure    one stream through both
     live       one stream through the product
-    rules      the plain rules, over the same deliveries
+    plain      one stream through the plain rules, over the same deliveries
+    rules      the plain rules themselves
     truth      labels and alarms, and which belong together
     scores     precision, recall, delays, false alarms
     report     the whole run, and what it found

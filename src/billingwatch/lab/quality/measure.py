@@ -8,8 +8,8 @@ from collections.abc import Callable
 import msgspec
 
 from billingwatch.lab.quality.live import live
+from billingwatch.lab.quality.plain import plain_alarms
 from billingwatch.lab.quality.plan import Stream
-from billingwatch.lab.quality.rules import plain_alarms
 from billingwatch.lab.quality.truth import Alarm, Truth, alarm_of, first_arrivals_of, truth_of
 from billingwatch.simulate.deliveries import deliver_and_tell
 from billingwatch.simulate.profiles import PROFILES

@@ -6,8 +6,7 @@ from random import Random
 
 from billingwatch.simulate.incidents.scenes import Scene
 from billingwatch.simulate.objects.payers import Payer
-from billingwatch.simulate.objects.payments import PaymentIntent
-from billingwatch.simulate.payments import conclude
+from billingwatch.simulate.payments import conclude, order
 from billingwatch.simulate.people import local, new_payer
 from billingwatch.simulate.world import World
 
@@ -45,14 +44,5 @@ def _somebody(world: World, rng: Random, when: int) -> tuple[Payer, str]:
 
 def _charge(scene: Scene, payer: Payer, amount: int, currency: str, when: int, order_id: str | None) -> None:
     world, rng = scene.world, scene.rng
-    intent = PaymentIntent(
-        id=world.new_id("pi_3", when, rng),
-        amount=amount,
-        currency=currency,
-        created=when,
-        payer=payer,
-        description="Order" if order_id is None else f"Order {order_id}",
-        metadata={} if order_id is None else {"order_id": order_id},
-    )
-    world.emit("payment_intent.created", intent, when, by_api=True)
+    intent = order(world, payer, amount, currency, when, rng, order_id)
     scene.evidence.append(conclude(world, intent, when, rng, None).id)

@@ -8,8 +8,8 @@ from billingwatch.simulate.billing import Subscriber
 from billingwatch.simulate.cards import valid_beyond
 from billingwatch.simulate.incidents.scenes import Scene
 from billingwatch.simulate.objects.payers import Payer
-from billingwatch.simulate.objects.payments import Charge, PaymentIntent
-from billingwatch.simulate.payments import conclude
+from billingwatch.simulate.objects.payments import Charge
+from billingwatch.simulate.payments import conclude, order
 from billingwatch.simulate.people import new_payer, price
 from billingwatch.simulate.seasons import DAY, HOUR, moment, months_later
 from billingwatch.simulate.subscribers import new_customer, new_subscriber, renew
@@ -74,17 +74,7 @@ def stranger(scene: Scene, when: int, currency: str | None = None) -> Payer:
 def pay(scene: Scene, payer: Payer, amount: int, currency: str, when: int) -> Charge:
     """Take a payment that succeeds and has no aftermath."""
     world, rng = scene.world, scene.rng
-    order_id = f"{rng.randrange(10**6, 10**7)}"
-    intent = PaymentIntent(
-        id=world.new_id("pi_3", when, rng),
-        amount=amount,
-        currency=currency,
-        created=when,
-        payer=payer,
-        description=f"Order {order_id}",
-        metadata={"order_id": order_id},
-    )
-    world.emit("payment_intent.created", intent, when, by_api=True)
+    intent = order(world, payer, amount, currency, when, rng, order_id=f"{rng.randrange(10**6, 10**7)}")
     return conclude(world, intent, when, rng, None)
 
 

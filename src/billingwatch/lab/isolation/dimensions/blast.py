@@ -11,6 +11,7 @@ from billingwatch.lab.isolation.analysts import analyst_of
 from billingwatch.lab.isolation.dimension import Dimension, Figures, Measure
 from billingwatch.lab.isolation.world import Task
 from billingwatch.postgres.statements import load_statements
+from billingwatch.tenancy.scope import tenant_scope
 
 sql = load_statements(__file__, "blast.sql")
 
@@ -25,10 +26,10 @@ def measure(task: Task) -> Figures:
 async def _measure(task: Task) -> Figures:
     rows = {"read": 0, "written": 0, "unscoped": 0, "analyst": 0}
     members = task.random().sample(task.members, k=min(TENANTS_MAX, len(task.members)))
-    async with task.connection() as connection:
+    async with task.stage.control() as connection:
         for member in members:
             own = f"cus_{member.tenant_id}_"
-            async with task.scope(connection, member) as tenant:
+            async with tenant_scope(connection, member) as tenant:
                 rows["read"] += await tenant.fetchval(sql["read"], own)
                 rows["written"] += len([row for row in await tenant.fetch(sql["write"]) if not row["customer_id"].startswith(own)])
             with suppress(asyncpg.UndefinedTableError):  # nothing is on the path: the statement fails, and shows nothing

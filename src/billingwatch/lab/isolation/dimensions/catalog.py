@@ -17,7 +17,7 @@ def measure(task: Task) -> Figures:
 
 
 async def _measure(task: Task) -> Figures:
-    async with task.connection() as connection:
+    async with task.stage.control() as connection:
         [row] = await connection.fetch(sql["sizes"])
     return {key: float(value) for key, value in row.items() if value is not None}
 

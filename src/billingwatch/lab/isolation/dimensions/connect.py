@@ -7,10 +7,9 @@ import time
 from statistics import median
 
 from billingwatch.lab.isolation.dimension import Dimension, Figures, Measure
+from billingwatch.lab.isolation.fill import read_event
 from billingwatch.lab.isolation.world import Task
-from billingwatch.postgres.statements import load_statements
-
-sql = load_statements(__file__, "rotation.sql")
+from billingwatch.tenancy.scope import tenant_scope
 
 TIMES = 15
 MILLI = 1000
@@ -27,13 +26,13 @@ async def _measure(task: Task) -> Figures:
     seconds: list[float] = []
     for member in task.random().choices(task.members, k=TIMES):
         began = time.perf_counter()
-        async with task.connection() as connection:
+        async with task.stage.control() as connection:
             connected = time.perf_counter()
-            async with task.scope(connection, member) as tenant:
-                await tenant.fetchrow(sql["event"], "evt_lab_000000001")
+            async with tenant_scope(connection, member) as tenant:
+                await read_event(tenant)
             first = time.perf_counter()
-            async with task.scope(connection, member) as tenant:
-                await tenant.fetchrow(sql["event"], "evt_lab_000000001")
+            async with tenant_scope(connection, member) as tenant:
+                await read_event(tenant)
             second = time.perf_counter()
         connects.append(connected - began)
         firsts.append(first - connected)

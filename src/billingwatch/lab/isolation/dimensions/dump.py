@@ -31,7 +31,7 @@ async def _measure(task: Task) -> Figures:
     dump = await asyncio.create_subprocess_exec(
         program, "--format=custom", "--compress=0", f"--file={target}", f"--dbname={task.stage.dsn}", stderr=asyncio.subprocess.DEVNULL
     )
-    async with task.connection() as connection:
+    async with task.stage.control() as connection:
         ended = asyncio.create_task(dump.wait())
         while not ended.done():
             locks = max(locks, await connection.fetchval(sql["locks"]))

@@ -13,6 +13,7 @@ from billingwatch.lab.isolation.dimension import Dimension, Figures, Measure
 from billingwatch.lab.isolation.world import Task
 from billingwatch.lab.machine import memory
 from billingwatch.postgres.statements import load_statements
+from billingwatch.tenancy.scope import tenant_scope
 
 sql = load_statements(__file__, "memory.sql")
 
@@ -30,14 +31,14 @@ async def _measure(task: Task) -> Figures:
     members = task.members[:TENANTS_MAX]
     figures: dict[str, float] = {}
     for what in ("events", "all"):
-        async with task.connection() as connection:
+        async with task.stage.control() as connection:
             # The first tenant is on the house: it brings what every backend needs, in any isolation.
-            async with task.scope(connection, members[0]) as tenant:
+            async with tenant_scope(connection, members[0]) as tenant:
                 await tenant.fetch(sql[what])
-            before, caches = await _private(connection), await _caches(connection)
-            first = await _serve(task, connection, members, what)
-            after, cached = await _private(connection), await _caches(connection)
-            again = await _serve(task, connection, members, what)
+            before, caches = _private(connection), await _caches(connection)
+            first = await _serve(connection, members, what)
+            after, cached = _private(connection), await _caches(connection)
+            again = await _serve(connection, members, what)
         if before is not None and after is not None:
             figures[f"{what}_mb"] = after
         figures[f"{what}_kb_each"] = (cached - caches) / KB / max(len(members) - 1, 1)
@@ -45,17 +46,17 @@ async def _measure(task: Task) -> Figures:
     return figures
 
 
-async def _serve(task: Task, connection: asyncpg.Connection, members: Sequence[Member], what: str) -> float:
+async def _serve(connection: asyncpg.Connection, members: Sequence[Member], what: str) -> float:
     """Seconds that one visit to each of them takes."""
     began = time.perf_counter()
     for member in members:
-        async with task.scope(connection, member) as tenant:
+        async with tenant_scope(connection, member) as tenant:
             await tenant.fetch(sql[what])
     return time.perf_counter() - began
 
 
-async def _private(connection: asyncpg.Connection) -> float | None:
-    held = memory(await connection.fetchval(sql["backend"]))
+def _private(connection: asyncpg.Connection) -> float | None:
+    held = memory(connection.get_server_pid())
     return None if held is None else held.private
 
 

@@ -8,8 +8,5 @@ SELECT (SELECT count(*) FROM events WHERE event_id = ''), (SELECT count(*) FROM 
        (SELECT count(*) FROM customers WHERE customer_id = ''), (SELECT count(*) FROM payment_methods WHERE payment_method_id = ''),
        (SELECT count(*) FROM states WHERE object_id = ''), (SELECT count(*) FROM anomalies WHERE detector = '');
 
--- backend --
-SELECT pg_backend_pid();
-
 -- contexts --
 SELECT sum(total_bytes)::bigint FROM pg_backend_memory_contexts;

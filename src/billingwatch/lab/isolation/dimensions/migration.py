@@ -3,79 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 from billingwatch.lab.isolation.dimension import Dimension, Figures, Measure
 from billingwatch.lab.isolation.world import Task
 from billingwatch.lab.latency import summarize
 from billingwatch.lab.load import Outcome
-from billingwatch.postgres import migrations, revisions
-from billingwatch.tenancy.fleet import Options, migrate_fleet
+from billingwatch.lab.releases import Change, new_column, releases_to_come
+from billingwatch.tenancy.fleet import migrate_fleet
+from billingwatch.tenancy.fleet_plan import Options
 
 OFFERED = 200  # events/s while it runs
 HEADSTART = 0.2  # of the load's seconds, that pass before the migration begins
-NAME = "lab_{number}"
-
-REVISION = '''"""pre: made for the lab."""
-
-import sqlalchemy as sa
-from alembic import op
-
-revision = "{revision}"
-down_revision = "{down}"
-branch_labels = None
-depends_on = None
-
-
-def upgrade() -> None:
-    {up}
-
-
-def downgrade() -> None:
-    {back}
-'''
 STEPS = {
-    "column": ("op.add_column('events', sa.Column('lab', sa.Text(), nullable=True))", "op.drop_column('events', 'lab')"),
-    "backfill": ("op.execute('UPDATE events SET lab = type')", "pass"),
-    "index": ("op.create_index('events_lab_idx', 'events', ['lab'])", "op.drop_index('events_lab_idx', 'events')"),
+    "column": new_column("lab"),
+    "backfill": Change("op.execute('UPDATE events SET lab = type')", "pass"),
+    "index": Change("op.create_index('events_lab_idx', 'events', ['lab'])", "op.drop_index('events_lab_idx', 'events')"),
 }
-
-
-class Releases:
-    """Releases to come: this one's `schema/`, and revisions that are added and taken away again."""
-
-    def __init__(self, root: Path) -> None:
-        self._versions = root / "tenant" / "versions"
-        self._made: list[Path] = []
-
-    def add(self, up: str, back: str) -> None:
-        """One revision more."""
-        revision, down = NAME.format(number=len(self._made) + 1), migrations.head("tenant")
-        self._made.append(self._versions / f"{revision}.py")
-        self._made[-1].write_text(REVISION.format(revision=revision, down=down, up=up, back=back), encoding="utf-8")
-        revisions.forget()
-
-    def drop(self) -> None:
-        """One revision less."""
-        self._made.pop().unlink()
-        revisions.forget()
 
 
 def measure(task: Task) -> Figures:
     """Step by step up, then back to where it was, then a column under load."""
-    with _releases(task) as releases:
+    with releases_to_come(task.stage.directory) as releases:
         figures = {"nothing": asyncio.run(_migrate(task))}
-        for key, (up, back) in STEPS.items():
-            releases.add(up, back)
+        for key, change in STEPS.items():
+            releases.add(change)
             figures[key] = asyncio.run(_migrate(task))
         for _ in STEPS:
             asyncio.run(_migrate(task, back=True))
             releases.drop()
-        releases.add(*STEPS["column"])
+        releases.add(STEPS["column"])
         figures |= _loaded(task)
         asyncio.run(_migrate(task, back=True))
     return figures
@@ -101,7 +58,7 @@ def _due_between(outcome: Outcome, began: float, ended: float) -> list[float]:
 
 async def _migrate(task: Task, *, back: bool = False) -> float:
     """Seconds. RuntimeError when a tenant was not migrated: then there is nothing to compare."""
-    async with task.connection() as control:
+    async with task.stage.control() as control:
         began = time.monotonic()
         outcome = await migrate_fleet(control, task.stage.dsn, Options(back=back, isolation=task.arm.isolation))
         took = time.monotonic() - began
@@ -109,17 +66,6 @@ async def _migrate(task: Task, *, back: bool = False) -> float:
         message = f"not every tenant was migrated: {[result.error for result in outcome.failed][:3]}"
         raise RuntimeError(message)
     return took
-
-
-@contextmanager
-def _releases(task: Task) -> Iterator[Releases]:
-    root = task.stage.directory / "schema"
-    shutil.copytree(migrations.schema_root(), root, ignore=shutil.ignore_patterns("__pycache__"))
-    try:
-        with revisions.schema_at(root):
-            yield Releases(root)
-    finally:
-        shutil.rmtree(root)
 
 
 DIMENSION = Dimension(

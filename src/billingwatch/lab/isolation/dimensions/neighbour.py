@@ -11,6 +11,7 @@ from billingwatch.lab.latency import summarize
 from billingwatch.lab.load import Outcome
 from billingwatch.lab.load_process import LoadProcess
 from billingwatch.postgres.statements import load_statements
+from billingwatch.tenancy.scope import tenant_scope
 
 sql = load_statements(__file__, "neighbour.sql")
 
@@ -71,9 +72,9 @@ def _send(noise: LoadProcess) -> None:
 def _ask(task: Task, seconds: float) -> None:
     async def ask() -> None:
         end = asyncio.get_running_loop().time() + seconds
-        async with task.connection() as connection:
+        async with task.stage.control() as connection:
             while asyncio.get_running_loop().time() < end:
-                async with task.scope(connection, task.members[0], readonly=True) as tenant:
+                async with tenant_scope(connection, task.members[0], readonly=True) as tenant:
                     await tenant.fetch(sql["heavy"])
 
     asyncio.run(ask())
@@ -81,7 +82,7 @@ def _ask(task: Task, seconds: float) -> None:
 
 def _lock(task: Task, seconds: float) -> None:
     async def lock() -> None:
-        async with task.connection() as connection, connection.transaction():
+        async with task.stage.control() as connection, connection.transaction():
             await connection.execute(sql["lock"].format(schema=task.members[0].schema_name))
             await asyncio.sleep(seconds)
 

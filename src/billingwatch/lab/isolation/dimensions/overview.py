@@ -25,7 +25,7 @@ def measure(task: Task) -> Figures:
 
 async def _measure(task: Task) -> Figures:
     schemas = sorted({checked_schema_name(member.schema_name) for member in task.members})
-    async with task.connection() as connection:
+    async with task.stage.control() as connection:
         first = await _ask(connection, schemas)
         again = await _ask(connection, schemas)
     return {"first": first * MILLI, "again": again * MILLI}

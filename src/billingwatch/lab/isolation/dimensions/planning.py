@@ -12,6 +12,7 @@ from billingwatch.lab.fleet import Member
 from billingwatch.lab.isolation.dimension import Dimension, Figures, Measure
 from billingwatch.lab.isolation.world import Task
 from billingwatch.postgres.statements import load_statements
+from billingwatch.tenancy.scope import tenant_scope
 
 sql = load_statements(__file__, "planning.sql")
 
@@ -26,15 +27,15 @@ def measure(task: Task) -> Figures:
 
 async def _measure(task: Task) -> Figures:
     members = task.members[:TENANTS_MAX]
-    async with task.connection() as connection:
-        first = [await _planned(task, connection, member) for member in members]
-        turns = [await _planned(task, connection, member) for member in members]
-        same = [await _planned(task, connection, members[0]) for _ in range(TIMES)]
+    async with task.stage.control() as connection:
+        first = [await _planned(connection, member) for member in members]
+        turns = [await _planned(connection, member) for member in members]
+        same = [await _planned(connection, members[0]) for _ in range(TIMES)]
     return {"first": median(first[1:] or first), "turns": median(turns), "same": median(same)}
 
 
-async def _planned(task: Task, connection: asyncpg.Connection, member: Member) -> float:
-    async with task.scope(connection, member, readonly=True) as tenant:
+async def _planned(connection: asyncpg.Connection, member: Member) -> float:
+    async with tenant_scope(connection, member, readonly=True) as tenant:
         [plan] = json.loads(await tenant.fetchval(sql["join"]))
     return float(plan["Planning Time"])
 

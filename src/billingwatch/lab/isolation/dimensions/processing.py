@@ -40,7 +40,7 @@ def measure(task: Task) -> Figures:
 
 
 async def _forget(task: Task) -> None:
-    async with task.connection() as control:
+    async with task.stage.control() as control:
         await control.execute(sql["forget"])
 
 

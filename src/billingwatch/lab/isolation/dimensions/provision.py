@@ -14,6 +14,7 @@ from billingwatch.lab.latency import summarize
 from billingwatch.postgres.connections import ControlConnection
 from billingwatch.postgres.statements import load_statements
 from billingwatch.tenancy.provision import provision
+from billingwatch.tenancy.registry import announce_change
 from billingwatch.tenancy.remove import remove_tenant
 from billingwatch.tenancy.sealing import open_seal
 from billingwatch.tenancy.tenants import new_api_key, new_webhook_token, token_hash
@@ -53,7 +54,7 @@ def measure(task: Task) -> Figures:
 async def _provision(task: Task) -> tuple[list[float], list[float]]:
     rendered: list[float] = []
     prepared: list[float] = []
-    async with task.connection() as control:
+    async with task.stage.control() as control:
         for number in range(NEW):
             began = time.perf_counter()
             await _new(task, control, f"new-{number}")
@@ -67,7 +68,7 @@ async def _provision(task: Task) -> tuple[list[float], list[float]]:
 
 async def _online(task: Task) -> list[float]:
     times: list[float] = []
-    async with task.connection() as control:
+    async with task.stage.control() as control:
         for _ in range(NEW):
             began = time.perf_counter()
             name = await create_online(task)
@@ -86,11 +87,11 @@ async def _claim(control: ControlConnection, spare: str, name: str) -> None:
     async with control.transaction():
         tenant_id = await control.fetchval(sql["claim"], spare, name, token_hash(new_webhook_token()))
         await control.execute(sql["insert_api_key"], token_hash(key), tenant_id, key[:7])
-        await control.execute(sql["announce_change"], tenant_id)
+        await announce_change(control, tenant_id)
 
 
 async def _come(task: Task) -> None:
-    async with task.connection() as control:
+    async with task.stage.control() as control:
         end = asyncio.get_running_loop().time() + task.scale.seconds
         number = 0
         while asyncio.get_running_loop().time() < end:
@@ -100,7 +101,7 @@ async def _come(task: Task) -> None:
 
 
 async def _remove(task: Task) -> None:
-    async with task.connection() as control:
+    async with task.stage.control() as control:
         for row in await control.fetch(sql["guests"]):
             await remove_tenant(control, row["name"])
 

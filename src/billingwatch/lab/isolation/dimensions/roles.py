@@ -24,7 +24,7 @@ def measure(task: Task) -> Figures:
 
 
 async def _measure(task: Task) -> Figures:
-    async with task.connection() as connection:
+    async with task.stage.control() as connection:
         names = {row["tenant_id"]: row["name"] for row in await connection.fetch(sql["names"])}
         began = time.perf_counter()
         analysts = [await create_analyst(connection, names[member.tenant_id]) for member in task.members]

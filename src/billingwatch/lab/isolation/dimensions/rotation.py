@@ -11,10 +11,9 @@ import asyncpg
 
 from billingwatch.lab.fleet import Member
 from billingwatch.lab.isolation.dimension import Dimension, Figures, Measure
+from billingwatch.lab.isolation.fill import read_event
 from billingwatch.lab.isolation.world import Task
-from billingwatch.postgres.statements import load_statements
-
-sql = load_statements(__file__, "rotation.sql")
+from billingwatch.tenancy.scope import tenant_scope
 
 ROUND = (1, 10, 100, 256, 300, 1000)  # tenants in turn; PostgreSQL remembers 256 search paths
 SHARE = 0.1  # of the scale's seconds, for each of them
@@ -32,21 +31,21 @@ async def _measure(task: Task) -> Figures:
     for count in ROUND:
         if count > len(task.members):
             break
-        async with task.connection() as connection:
+        async with task.stage.control() as connection:
             turns = cycle(task.members[:count])
-            await _visits(task, connection, turns, count)
+            await _visits(connection, turns, count)
             visits, began, seconds = 0, time.perf_counter(), task.scale.seconds * SHARE
             while visits < count * LEAST or time.perf_counter() < began + seconds:
-                await _visits(task, connection, turns, count)
+                await _visits(connection, turns, count)
                 visits += count
             figures[f"turn_{count}"] = (time.perf_counter() - began) / visits * MICRO
     return figures
 
 
-async def _visits(task: Task, connection: asyncpg.Connection, turns: Iterator[Member], count: int) -> None:
+async def _visits(connection: asyncpg.Connection, turns: Iterator[Member], count: int) -> None:
     for _ in range(count):
-        async with task.scope(connection, next(turns)) as tenant:
-            await tenant.fetchrow(sql["event"], "evt_lab_000000001")
+        async with tenant_scope(connection, next(turns)) as tenant:
+            await read_event(tenant)
 
 
 DIMENSION = Dimension(

@@ -19,6 +19,7 @@ from billingwatch.postgres.tenant_plane import metadata
 from billingwatch.tenancy.isolation import checked_schema_name
 from billingwatch.tenancy.provision import provision
 from billingwatch.tenancy.remove import remove_tenant
+from billingwatch.tenancy.scope import tenant_scope
 from billingwatch.tenancy.sealing import open_seal
 
 sql = load_statements(__file__, "transfer.sql")
@@ -41,9 +42,9 @@ async def _measure(task: Task) -> Figures:
         yield
         figures[key] = time.perf_counter() - began
 
-    async with task.connection() as control:
+    async with task.stage.control() as control:
         with timed("export"):
-            copies = await _export(task, control, task.members[0])
+            copies = await _export(control, task.members[0])
         figures["mb"] = sum(len(copy) for copy in copies.values()) / MB
         with timed("restore"):
             await _restore(task, control, copies)
@@ -60,9 +61,9 @@ async def _measure(task: Task) -> Figures:
     return figures
 
 
-async def _export(task: Task, control: ControlConnection, member: Member) -> dict[str, bytes]:
+async def _export(control: ControlConnection, member: Member) -> dict[str, bytes]:
     copies: dict[str, bytes] = {}
-    async with task.scope(control, member, readonly=True) as tenant:
+    async with tenant_scope(control, member, readonly=True) as tenant:
         for table in metadata.sorted_tables:
             copy = BytesIO()
             await tenant.copy_from_query(f"SELECT {_columns(table)} FROM {table.name}", output=copy, format="binary")  # noqa: S608 - our own

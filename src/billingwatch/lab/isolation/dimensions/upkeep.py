@@ -11,10 +11,12 @@ from pathlib import Path
 import asyncpg
 
 from billingwatch.lab.isolation.dimension import Dimension, Figures, Measure
+from billingwatch.lab.isolation.fill import FIRST_EVENT
 from billingwatch.lab.isolation.world import Task
 from billingwatch.lab.machine import PROC, parent_named
 from billingwatch.postgres.embedded import EmbeddedServer
 from billingwatch.postgres.statements import load_statements
+from billingwatch.tenancy.scope import tenant_scope
 
 sql = load_statements(__file__, "upkeep.sql")
 
@@ -31,7 +33,7 @@ def measure(task: Task) -> Figures:
 
 
 async def _measure(task: Task) -> dict[str, float]:
-    async with task.connection() as connection:
+    async with task.stage.control() as connection:
         await connection.execute(sql["checkpoint"])
         await _write(task, connection)
         began = time.perf_counter()
@@ -47,8 +49,8 @@ async def _measure(task: Task) -> dict[str, float]:
 
 async def _write(task: Task, connection: asyncpg.Connection) -> None:
     for member in task.members[:TENANTS_MAX]:
-        async with task.scope(connection, member) as tenant:
-            await tenant.execute(sql["touch"])
+        async with tenant_scope(connection, member) as tenant:
+            await tenant.execute(sql["touch"], FIRST_EVENT)
 
 
 def _recover(task: Task) -> float | None:
@@ -68,8 +70,8 @@ def _recover(task: Task) -> float | None:
 
 
 async def _postmaster(task: Task) -> int | None:
-    async with task.connection() as connection:
-        return parent_named(await connection.fetchval(sql["backend"]), "postgres")
+    async with task.stage.control() as connection:
+        return parent_named(connection.get_server_pid(), "postgres")
 
 
 DIMENSION = Dimension(

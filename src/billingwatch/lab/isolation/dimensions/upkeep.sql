@@ -5,7 +5,4 @@ CHECKPOINT;
 VACUUM (ANALYZE);
 
 -- touch --
-UPDATE events SET deliveries = deliveries + 1 WHERE event_id = 'evt_lab_000000001';
-
--- backend --
-SELECT pg_backend_pid();
+UPDATE events SET deliveries = deliveries + 1 WHERE event_id = $1;

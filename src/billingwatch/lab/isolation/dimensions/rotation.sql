@@ -1,2 +1,0 @@
--- event --
-SELECT type, occurred_at FROM events WHERE event_id = $1;
