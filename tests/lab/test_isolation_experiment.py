@@ -13,11 +13,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from billingwatch.lab.isolation import run
+from billingwatch.lab.isolation.cell import QUICK
+from billingwatch.lab.isolation.dimension import Figures
+from billingwatch.lab.isolation.registry import DIMENSIONS
 from billingwatch.lab.isolation.results import Results
 from billingwatch.lab.isolation.summary import Spot, summarize
+from billingwatch.lab.isolation.world import Task
+from billingwatch.settings import load_settings
 
 GRID = ["--quick", "--tenants", "12", "--repetitions", "1"]
-DIMENSIONS = ("catalog", "memory", "blast", "transfer", "ingest")
+MEASURED = ("catalog", "memory", "blast", "transfer", "ingest")
 pytestmark = pytest.mark.timeout(300)
 
 
@@ -45,7 +51,7 @@ def lab(room: Path, *arguments: str) -> str:
 def measured(room: Path) -> Iterator[Path]:
     """A run of the two arms that the report compares."""
     out = Path(tempfile.mkdtemp(prefix="billingwatch-results-"))
-    wanted = [word for dimension in DIMENSIONS for word in ("--dimension", dimension)]
+    wanted = [word for dimension in MEASURED for word in ("--dimension", dimension)]
     lab(room, "run", "--out", str(out), *GRID, *wanted, "--arm", "schema", "--arm", "row")
     yield out
     shutil.rmtree(out)
@@ -92,6 +98,30 @@ def test_a_run_goes_on_where_it_stood(room, measured):
     now = {path.name: path.read_bytes() for path in sorted((measured / "cells").iterdir())}
     assert now.keys() == kept.keys()
     assert [name for name in kept if now[name] != kept[name]] == [lost.name]
+
+
+def test_a_measurement_that_fails_costs_no_other(room, monkeypatch, tmp_path):
+    monkeypatch.setenv("TMPDIR", str(room))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    fine = DIMENSIONS["catalog"]
+
+    def fail(task: Task) -> Figures:
+        if task.cell.arm == "row" and task.cell.tenants == 1:
+            raise RuntimeError
+        return fine.measure(task)
+
+    monkeypatch.setattr(run, "DIMENSIONS", {"catalog": msgspec.structs.replace(fine, measure=fail)})
+    results, said = Results(tmp_path), []
+    scale = msgspec.structs.replace(QUICK, tenants=(1, 2), repetitions=1)
+    settings = load_settings({"BILLINGWATCH_DATA_DIR": str(tmp_path)})
+
+    with pytest.raises(run.CellsFailed, match="2 measurements"):
+        run.run_experiment(settings, scale, results, dimensions=[fine], arms=["schema", "row"], say=said.append, show=lambda *_: None)
+
+    kept = [(result.cell.arm, result.cell.tenants, result.cell.volume) for result in results.read()]
+    assert len(kept) == 6
+    assert not [each for each in kept if each[:2] == ("row", 1)]
+    assert "failed: RuntimeError: " in said
 
 
 def test_the_report_is_made_of_the_results(room, measured, tmp_path):

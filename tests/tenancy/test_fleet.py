@@ -38,7 +38,7 @@ def migrate(control: ControlConnection, database: str) -> Migrate:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Locks are waited for as often as ever, and hardly any time."""
-    monkeypatch.setattr(tenant_migration, "LOCK_TIMEOUT", "20ms")
+    monkeypatch.setattr(tenant_migration, "BRIEF_LOCKS", "SET LOCAL lock_timeout = '20ms';")
     monkeypatch.setattr(fleet, "WAIT_MOST", 0.01)
 
 
@@ -51,7 +51,7 @@ def held_up(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
         event.set()
         await asyncio.sleep(0.1)
 
-    monkeypatch.setattr(tenant_migration, "LOCK_TIMEOUT", "20ms")
+    monkeypatch.setattr(tenant_migration, "BRIEF_LOCKS", "SET LOCAL lock_timeout = '20ms';")
     monkeypatch.setattr(fleet, "_pause", pause)
     return event
 
@@ -329,6 +329,22 @@ async def test_a_tenant_whose_tables_are_in_use_is_tried_again_and_then_reported
     assert "in use" in (outcome.failed[0].error or "")
     assert [result.name for result in outcome.results] == ["first", "third", "second"]
     assert again.results == [done("second", revision)]
+
+
+async def test_an_autovacuum_gives_way_before_the_migration_does(control, release, trio, migrate):
+    """PostgreSQL cancels an autovacuum once somebody has waited for deadlock_timeout: what a migration cannot outwait holds it up for ever."""
+    release.add(
+        "tenant",
+        """
+        CREATE TABLE waits AS
+        SELECT name, setting::int AS ms FROM pg_settings WHERE name IN ('deadlock_timeout', 'lock_timeout')
+        """,
+    )
+
+    await migrate()
+
+    waits = dict(await control.fetch(f"SELECT name, ms FROM {trio['first'].schema_name}.waits"))
+    assert 0 < waits["deadlock_timeout"] < waits["lock_timeout"]
 
 
 async def test_a_tenant_whose_tables_are_free_in_time_is_migrated(release, connect, trio, migrate, held_up):

@@ -13,11 +13,11 @@ from billingwatch.postgres.shared_plane import SharedPlane
 from billingwatch.postgres.statements import load_statements
 from billingwatch.tenancy.analysts import let_read
 from billingwatch.tenancy.isolation import Isolation, checked_schema_name, new_shared_schema_name
+from billingwatch.tenancy.patience import BRIEF_LOCKS
 from billingwatch.tenancy.registry import announce_change
 
 sql = load_statements(__file__, "shared.sql")
 
-LOCK_TIMEOUT = "200ms"  # whoever comes to a table while a migration waits for it has to wait as well
 REBUILD = ""  # a digest of views that no release has
 
 
@@ -106,7 +106,7 @@ async def migrate_shared(control: ControlConnection, shared: SharedSchema, *, ba
             return
         # As the operator, its statements work on the rows of all tenants.
         await control.execute(
-            f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; SET LOCAL billingwatch.operator = 'on'; SET LOCAL search_path = {plane.schema_name};\n"
+            f"{BRIEF_LOCKS}SET LOCAL billingwatch.operator = 'on'; SET LOCAL search_path = {plane.schema_name};\n"
             f"{migrations.render_drop_views()}\n{step.text}\n{migrations.render_shared_views(possible=back)};\nSET LOCAL search_path = pg_catalog"
         )
         await let_read(control, plane.schema_name, [plane.analysts_role, plane.scope_role])

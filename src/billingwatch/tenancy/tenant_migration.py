@@ -15,14 +15,11 @@ from billingwatch.postgres.revisions import Step, outdated, way_back, way_up
 from billingwatch.postgres.statements import load_statements
 from billingwatch.tenancy.analysts import regrant
 from billingwatch.tenancy.isolation import checked_schema_name
+from billingwatch.tenancy.patience import BRIEF_LOCKS
 from billingwatch.tenancy.registry import announce_change
 from billingwatch.tenancy.tenants import TenantId
 
 sql = load_statements(__file__, "tenant_migration.sql")
-
-# Less than deadlock_timeout, so that of a migration and a visit that wait for each other the migration always gives way; and short, because
-# whoever comes to a table while a migration waits for it has to wait as well.
-LOCK_TIMEOUT = "200ms"
 
 REBUILD = ""  # a digest of views that no release has
 _VIEWS_IN_THE_WAY = (asyncpg.DependentObjectsStillExistError, asyncpg.FeatureNotSupportedError)
@@ -98,7 +95,7 @@ class Mover:
             digest = migrations.views_digest() if last and not self._back else REBUILD
         try:
             await connection.execute(
-                f"BEGIN; SET LOCAL synchronous_commit = off; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; "
+                f"BEGIN; SET LOCAL synchronous_commit = off; {BRIEF_LOCKS}"
                 f"SELECT FROM control.tenants WHERE tenant_id = {tenant.tenant_id:d} FOR NO KEY UPDATE"
             )
             # Before the path is set, under which Postgres would plan it anew for each tenant.

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from itertools import groupby
 
 from billingwatch.clock import utc_now
+from billingwatch.errors import BillingWatchError
 from billingwatch.lab.isolation.arms import ARMS
 from billingwatch.lab.isolation.cell import Cell, Scale
 from billingwatch.lab.isolation.dimension import Dimension
@@ -29,13 +30,23 @@ Show = Callable[[int, int], None]
 """Cells done, and all cells."""
 
 
+class CellsFailed(BillingWatchError):
+    """{count} measurements could not be made"""
+
+    hint = "run it again: it goes on with those"
+
+
 def run_experiment(
     settings: Settings, scale: Scale, results: Results, *, dimensions: Sequence[Dimension], arms: Sequence[str], say: Say, show: Show
 ) -> None:
-    """Measure what `results` does not have yet; a run that was broken off goes on where it stood. InputInvalid, ServerFailed."""
+    """Measure what `results` does not have yet; a run that was broken off goes on where it stood.
+
+    A cell that fails is told of, and its world, which may be spoiled, is not used any more; the others go on. CellsFailed in the end.
+    """
     wanted = list(cells(dimensions, scale, arms))
     missing = [cell for cell in wanted if not results.has(cell)]
     done = len(wanted) - len(missing)
+    failed = 0
     show(done, len(wanted))
     with open_stage(settings) as ground:
         results.begin(asyncio.run(_about(ground, scale)))
@@ -47,10 +58,23 @@ def run_experiment(
                     say(f"{arm.title}: {tenants:,} tenants")
                     made[arm.data] = worlds.enter_context(open_world(ground, arm, tenants, volume, scale, say))
                 for cell in together:
+                    world = made.get(ARMS[cell.arm].data)
+                    if world is None:
+                        failed += 1
+                        continue
                     say(f"{DIMENSIONS[cell.dimension].title}: {ARMS[cell.arm].title}, {tenants:,} tenants, {cell.choice}")
-                    results.keep(_measure(Task(cell=cell, scale=scale, world=made[ARMS[cell.arm].data])))
+                    try:
+                        result = _measure(Task(cell=cell, scale=scale, world=world))
+                    except Exception as error:  # noqa: BLE001 - hours of other measurements must not be lost to it
+                        say(f"failed: {type(error).__name__}: {error}")
+                        del made[ARMS[cell.arm].data]
+                        failed += 1
+                        continue
+                    results.keep(result)
                     done += 1
                     show(done, len(wanted))
+    if failed:
+        raise CellsFailed(count=failed)
 
 
 def _measure(task: Task) -> Result:
