@@ -35,13 +35,15 @@ async def _measure(task: Task) -> Figures:
             # The first tenant is on the house: it brings what every backend needs, in any isolation.
             async with tenant_scope(connection, members[0]) as tenant:
                 await tenant.fetch(sql[what])
-            before, caches = _private(connection), await _caches(connection)
+            [before] = await connection.fetch(sql["contexts"])
             first = await _serve(connection, members, what)
-            after, cached = _private(connection), await _caches(connection)
+            [after] = await connection.fetch(sql["contexts"])
+            held = memory(connection.get_server_pid())
             again = await _serve(connection, members, what)
-        if before is not None and after is not None:
-            figures[f"{what}_mb"] = after
-        figures[f"{what}_kb_each"] = (cached - caches) / KB / max(len(members) - 1, 1)
+        if held is not None:
+            figures[f"{what}_mb"] = held.private
+        for key in ("", "_indexes"):
+            figures[f"{what}{key}_kb_each"] = (after[f"bytes{key}"] - before[f"bytes{key}"]) / KB / max(len(members) - 1, 1)
         figures[f"{what}_recycling"] = (first - again) / len(members) * MILLI
     return figures
 
@@ -55,16 +57,6 @@ async def _serve(connection: asyncpg.Connection, members: Sequence[Member], what
     return time.perf_counter() - began
 
 
-def _private(connection: asyncpg.Connection) -> float | None:
-    held = memory(connection.get_server_pid())
-    return None if held is None else held.private
-
-
-async def _caches(connection: asyncpg.Connection) -> int:
-    held: int = await connection.fetchval(sql["contexts"])
-    return held
-
-
 DIMENSION = Dimension(
     key="memory",
     title="Memory of a backend",
@@ -74,6 +66,8 @@ DIMENSION = Dimension(
     measures=(
         Measure(key="events_kb_each", title="kept of a tenant, one table", unit="KB"),
         Measure(key="all_kb_each", title="kept of a tenant, all tables", unit="KB", headline=True),
+        Measure(key="all_indexes_kb_each", title="of all tables', descriptions of indexes", unit="KB", better=None),
+        Measure(key="events_indexes_kb_each", title="of one table's, descriptions of indexes", unit="KB", better=None),
         Measure(key="events_mb", title="private memory afterwards, one table", unit="MB"),
         Measure(key="all_mb", title="private memory afterwards, all tables", unit="MB"),
         Measure(key="events_recycling", title="recycling costs a tenant, one table", unit="ms"),

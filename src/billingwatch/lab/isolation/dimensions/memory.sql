@@ -9,4 +9,5 @@ SELECT (SELECT count(*) FROM events WHERE event_id = ''), (SELECT count(*) FROM 
        (SELECT count(*) FROM states WHERE object_id = ''), (SELECT count(*) FROM anomalies WHERE detector = '');
 
 -- contexts --
-SELECT sum(total_bytes)::bigint FROM pg_backend_memory_contexts;
+SELECT sum(total_bytes)::bigint AS bytes, sum(total_bytes) FILTER (WHERE name = 'index info')::bigint AS bytes_indexes
+FROM pg_backend_memory_contexts;
