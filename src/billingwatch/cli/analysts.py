@@ -8,11 +8,9 @@ import shutil
 import msgspec
 import rich_click as click
 
-from billingwatch.cli.output import print_facts, print_json, print_table, talk
+from billingwatch.cli.output import as_json, print_facts, print_json, print_table, talk
 from billingwatch.cli.session import Session, run_session
 from billingwatch.tenancy.analysts import Door, analyst_dsn, create_analyst, list_analysts, revoke_analyst
-
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True):

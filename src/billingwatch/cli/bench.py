@@ -9,7 +9,7 @@ from typing import TypeVar
 import rich_click as click
 
 from billingwatch.cli.bench_detection import detection
-from billingwatch.cli.output import print_json, print_table, talk
+from billingwatch.cli.output import as_json, print_json, print_table, talk
 from billingwatch.cli.signals import stop_on_sigterm
 from billingwatch.lab.figures import Cost, Figure, Options, Report
 from billingwatch.lab.ingest import bench_ingest
@@ -51,7 +51,7 @@ def _options(rate: float, rate_help: str) -> Callable[[F], F]:
                     "--connections", default=128, show_default=True, type=click.IntRange(1, 1000), help="Connections of the load process."
                 ),
                 click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Which tenants send, and when."),
-                click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+                as_json,
             )
         ):
             command = option(command)

@@ -8,7 +8,7 @@ import msgspec
 import rich_click as click
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from billingwatch.cli.output import data, print_json, print_table, talk
+from billingwatch.cli.output import as_json, data, print_json, print_table, talk
 from billingwatch.cli.signals import stop_on_sigterm
 from billingwatch.lab.quality.plan import THINGS
 from billingwatch.lab.quality.report import Report, Wish, detection_report
@@ -46,7 +46,7 @@ QUICK_KINDS = ("tiny", "saas", "shop")
 @click.option("--quick", is_flag=True, help=f"One quiet account each of {', '.join(QUICK_KINDS)}, each incident once.")
 @click.option("--tuning", is_flag=True, help="Seeds to look at while detectors are changed; never those of the report.")
 @click.option("--processes", default=0, type=click.IntRange(0, 64), help="Streams at a time.  [default: one for each core]")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Write report.json and report.md into this directory, too.")
 def detection(
     *,

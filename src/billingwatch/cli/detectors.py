@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 import rich_click as click
 
-from billingwatch.cli.output import print_facts, print_json, print_table, talk
+from billingwatch.cli.output import as_json, print_facts, print_json, print_table, talk
 from billingwatch.cli.session import Session, run_session
 from billingwatch.clock import utc_now
 from billingwatch.detection.catalog import DetectorRow, changed, describe, find_detector
@@ -16,11 +16,8 @@ from billingwatch.detection.registry import DETECTORS
 from billingwatch.detection.tuning import tuning_of
 from billingwatch.errors import InputInvalid
 from billingwatch.tenancy.detector_settings import OPERATOR, change_setting
-from billingwatch.tenancy.registry import load_tenant
 from billingwatch.tenancy.scope import tenant_scope
 from billingwatch.tenancy.tenants import usable
-
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group()
@@ -71,7 +68,7 @@ def set_(tenant: str, name: str, pairs: tuple[str, ...], active: bool | None, *,
         raise InputInvalid(reason="there is nothing to set", hint="give --set KEY=VALUE, --on, --off or --reset")
 
     async def work(session: Session) -> DetectorRow:
-        found = await load_tenant(session.control, session.seal, tenant)
+        found = await session.tenant(tenant)
         await change_setting(
             session.control,
             found,
@@ -103,7 +100,7 @@ def read_pairs(pairs: tuple[str, ...]) -> dict[str, object]:
 
 
 async def _described(session: Session, tenant: str, name: str | None = None) -> list[DetectorRow]:
-    found = await load_tenant(session.control, session.seal, tenant)
+    found = await session.tenant(tenant)
     tuning = tuning_of(found)
     async with tenant_scope(session.control, usable(found), readonly=True) as scoped:
         begun = await beginning(scoped)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import rich_click as click
 
-from billingwatch.cli.output import print_json, print_table, talk
+from billingwatch.cli.output import as_json, print_json, print_table, talk
 from billingwatch.cli.session import Session, run_session
 from billingwatch.clock import utc_now
 from billingwatch.errors import DeadLetterNotFound
@@ -19,7 +19,7 @@ def events() -> None:
 
 @events.command()
 @click.argument("tenant")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json
 def failed(tenant: str, *, as_json: bool) -> None:
     """List TENANT's events that could not be projected, with the reason."""
 

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import rich_click as click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from billingwatch.cli.output import print_facts, print_json, print_table, talk
+from billingwatch.cli.output import as_json, print_facts, print_json, print_table, talk
 from billingwatch.cli.session import Session, run_session
 from billingwatch.cli.signals import stop_on_sigterm
 from billingwatch.errors import InputInvalid
@@ -51,7 +51,7 @@ FAILURES_SHOWN = 10
     envvar="BILLINGWATCH_CLI_DOWNGRADE",
     help="Take the last revision back: every tenant's, or the control plane's.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json
 def migrate(
     jobs: int, canary: int, tenants: tuple[str, ...], max_failures: int, downgrade: str | None, *, dry_run: bool, as_json: bool
 ) -> None:

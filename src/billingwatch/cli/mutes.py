@@ -6,16 +6,13 @@ from datetime import UTC, datetime
 
 import rich_click as click
 
-from billingwatch.cli.output import print_json, print_table, talk
+from billingwatch.cli.output import as_json, print_json, print_table, talk
 from billingwatch.cli.session import Session, run_session
 from billingwatch.detection.catalog import find_detector
 from billingwatch.errors import InputInvalid
 from billingwatch.tenancy.detector_settings import MUTE_ID_MAX, OPERATOR, MuteRow, MuteWanted, add_mute, list_mutes, remove_mute
-from billingwatch.tenancy.registry import load_tenant
 
 MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"])
-
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group()
@@ -46,7 +43,7 @@ def add(
     )
 
     async def work(session: Session) -> MuteRow:
-        return await add_mute(session.control, await load_tenant(session.control, session.seal, tenant), wanted, actor=OPERATOR)
+        return await add_mute(session.control, await session.tenant(tenant), wanted, actor=OPERATOR)
 
     row = run_session(work)
     if as_json:
@@ -62,7 +59,7 @@ def list_(tenant: str, *, as_json: bool) -> None:
     """List the mutes of TENANT."""
 
     async def work(session: Session) -> list[MuteRow]:
-        return await list_mutes(session.control, await load_tenant(session.control, session.seal, tenant))
+        return await list_mutes(session.control, await session.tenant(tenant))
 
     rows = run_session(work)
     if as_json:
@@ -82,7 +79,7 @@ def remove(tenant: str, mute_id: int, *, as_json: bool) -> None:
     """Hear again what mute MUTE_ID of TENANT kept quiet."""
 
     async def work(session: Session) -> MuteRow:
-        return await remove_mute(session.control, await load_tenant(session.control, session.seal, tenant), mute_id, actor=OPERATOR)
+        return await remove_mute(session.control, await session.tenant(tenant), mute_id, actor=OPERATOR)
 
     row = run_session(work)
     if as_json:

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
+import rich_click as click
 from rich.console import Console
 from rich.table import Table
 
 talk = Console(stderr=True, highlight=False)
 data = Console(highlight=False, soft_wrap=True)
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def print_json(value: object) -> None:

@@ -10,11 +10,10 @@ import msgspec
 import rich_click as click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from billingwatch.cli.output import print_json, talk
+from billingwatch.cli.output import as_json, print_json, talk
 from billingwatch.cli.session import Session, run_session
 from billingwatch.clock import utc_now
 from billingwatch.replay import Replay, Replayed, split_events
-from billingwatch.tenancy.registry import load_tenant
 
 REFUSED_SHOWN = 10
 
@@ -22,7 +21,7 @@ REFUSED_SHOWN = 10
 @click.command()
 @click.argument("tenant")
 @click.argument("file", type=click.File("rb"))
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json
 def replay(tenant: str, file: BinaryIO, *, as_json: bool) -> None:
     """Feed FILE to TENANT through record, project and detect.
 
@@ -33,7 +32,7 @@ def replay(tenant: str, file: BinaryIO, *, as_json: bool) -> None:
     began = time.monotonic()
 
     async def work(session: Session) -> Replayed:
-        found = await load_tenant(session.control, session.seal, tenant)
+        found = await session.tenant(tenant)
         columns = (TextColumn("replaying"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
         with Progress(*columns, console=talk) as progress:
             task = progress.add_task("", total=len(events), rate="")

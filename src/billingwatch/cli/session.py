@@ -13,7 +13,9 @@ from billingwatch.postgres.connections import ControlConnection, open_connection
 from billingwatch.postgres.database import Database, open_database
 from billingwatch.settings import Settings, load_settings
 from billingwatch.tenancy.migrate import ensure_control_plane
+from billingwatch.tenancy.registry import load_tenant
 from billingwatch.tenancy.sealing import Seal, open_seal
+from billingwatch.tenancy.tenants import Tenant
 
 T = TypeVar("T")
 
@@ -32,6 +34,10 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def seal(self) -> Seal:
         return open_seal(self.settings)
+
+    async def tenant(self, name: str) -> Tenant:
+        """TenantNotFound."""
+        return await load_tenant(self.control, self.seal, name)
 
 
 async def check_database(settings: Settings, database: Database) -> None:

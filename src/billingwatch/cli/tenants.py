@@ -8,14 +8,12 @@ from typing import cast
 import msgspec
 import rich_click as click
 
-from billingwatch.cli.output import print_facts, print_json, print_table, talk
+from billingwatch.cli.output import as_json, print_facts, print_json, print_table, talk
 from billingwatch.cli.session import Session, run_session
 from billingwatch.errors import InputInvalid, SecretInvalid
 from billingwatch.tenancy.provision import add_secret, find_tenant, list_secrets, list_tenants, provision, remove_secret
 from billingwatch.tenancy.remove import remove_tenant
 from billingwatch.tenancy.tenants import Mode
-
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 class TenantCreated(msgspec.Struct, frozen=True, kw_only=True):

@@ -75,6 +75,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     def latencies(self) -> list[float]:
         return [acked_at - due for acked_at, due in zip(self.acked_at, self.due, strict=True)]
 
+    def latencies_between(self, began: float, ended: float) -> list[float]:
+        """Those of the events that were due then."""
+        return [latency for latency, due in zip(self.latencies, self.due, strict=True) if began <= due <= ended]
+
 
 def arrivals(rate: float, seconds: float, *, seed: int) -> Iterator[float]:
     """When events are due, in seconds from the start: a Poisson process, as many independent senders make one."""

@@ -92,8 +92,8 @@ def bench_migrate(settings: Settings, options: Options, say: Say) -> Report:
         "migrate",
         figures=_figures(options, measured),
         latencies={
-            f"acknowledgement, {options.rate:,g} events/s, before the migration": summarize(_latencies(outcome, 0, loaded.began)),
-            "acknowledgement, events due while it ran": summarize(_latencies(outcome, loaded.began, loaded.ended)),
+            f"acknowledgement, {options.rate:,g} events/s, before the migration": summarize(outcome.latencies_between(0, loaded.began)),
+            "acknowledgement, events due while it ran": summarize(outcome.latencies_between(loaded.began, loaded.ended)),
         },
         memory=memory,
         checks=[*_checks(measured, without), *check_recording(posted, found), *check_processing(found)],
@@ -165,10 +165,6 @@ async def _tenants_without(stage: Stage, columns: list[str]) -> int:
     return without
 
 
-def _latencies(outcome: Outcome, began: float, ended: float) -> list[float]:
-    return [acked_at - due for due, acked_at in zip(outcome.due, outcome.acked_at, strict=True) if began <= due <= ended]
-
-
 def _checks(measured: Measured, without: int) -> list[Check]:
     failed = sum(migration.failed for migration in measured.migrations)
     errors = sum(times for status, times in measured.load.statuses.items() if status != OK)
@@ -183,7 +179,7 @@ def _figures(options: Options, measured: Measured) -> list[Figure]:
     tenants = f"{options.tenants:,} tenants"
     idle, floor = median(each.seconds for each in measured.idle), median(measured.floors)
     loaded = measured.loaded
-    during = summarize(_latencies(measured.load, loaded.began, loaded.ended))
+    during = summarize(measured.load.latencies_between(loaded.began, loaded.ended))
     return [
         below("idle", f"ADD COLUMN, {tenants}, idle", idle, "s", AIM_IDLE),
         below("loaded", f"ADD COLUMN, {tenants}, at {options.rate:,g} events/s", loaded.seconds, "s", AIM_LOADED),

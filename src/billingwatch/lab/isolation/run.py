@@ -18,6 +18,7 @@ from billingwatch.lab.isolation.registry import DIMENSIONS
 from billingwatch.lab.isolation.results import About, Result, Results
 from billingwatch.lab.isolation.world import Task, World, open_world
 from billingwatch.lab.machine import this_machine
+from billingwatch.lab.run import Say
 from billingwatch.lab.stage import Stage, open_stage
 from billingwatch.postgres.statements import load_statements
 from billingwatch.release import release
@@ -25,7 +26,6 @@ from billingwatch.settings import Settings
 
 sql = load_statements(__file__, "run.sql")
 
-Say = Callable[[str], None]
 Show = Callable[[int, int], None]
 """Cells done, and all cells."""
 

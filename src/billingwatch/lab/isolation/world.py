@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from random import Random
 
@@ -15,12 +15,11 @@ from billingwatch.lab.isolation.arms import ARMS, Arm
 from billingwatch.lab.isolation.cell import Cell, Scale, Volume
 from billingwatch.lab.isolation.fill import fill
 from billingwatch.lab.load_process import LoadProcess
-from billingwatch.lab.run import Run
+from billingwatch.lab.run import Run, Say
 from billingwatch.lab.server import ServerProcess
 from billingwatch.lab.stage import Stage, open_stage
 
 CONNECTIONS = 64  # of the load process
-Say = Callable[[str], None]
 
 
 class World:

@@ -8,7 +8,6 @@ import time
 from billingwatch.lab.isolation.dimension import Dimension, Figures, Measure
 from billingwatch.lab.isolation.world import Task
 from billingwatch.lab.latency import summarize
-from billingwatch.lab.load import Outcome
 from billingwatch.lab.releases import Change, new_column, releases_to_come
 from billingwatch.tenancy.fleet import migrate_fleet
 from billingwatch.tenancy.fleet_plan import Options
@@ -48,12 +47,8 @@ def _loaded(task: Task) -> Figures:
         began = time.monotonic()
         took = asyncio.run(_migrate(task))
         outcome = load.finish()
-    during = summarize(_due_between(outcome, began, began + took))
+    during = summarize(outcome.latencies_between(began, began + took))
     return {"loaded": took, "refused": float(len(outcome.unacked)), **({"loaded_p99": during.p99} if during else {})}
-
-
-def _due_between(outcome: Outcome, began: float, ended: float) -> list[float]:
-    return [latency for due, latency in zip(outcome.due, outcome.latencies, strict=True) if began <= due <= ended]
 
 
 async def _migrate(task: Task, *, back: bool = False) -> float:
