@@ -36,7 +36,7 @@ def test_each_repetition_begins_with_another_arm():
     assert len(set(firsts.values())) == SCALE.repetitions
 
 
-def test_one_repetition_is_enough_where_each_figure_is_a_mean_over_many_tenants():
+def test_one_repetition_is_enough_where_each_figure_is_a_sum_over_many_tenants():
     roles = DIMENSIONS["roles"]
     scale = msgspec.structs.replace(SCALE, tenants=(roles.once_from - 1, roles.once_from))
     measured = [(cell.tenants, cell.repetition) for cell in cells([roles], scale, ["schema"])]

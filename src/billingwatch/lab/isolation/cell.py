@@ -25,7 +25,7 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     """Charges of the tenant that the analysts call huge."""
 
 
-FULL = Scale(tenants=(1, 10, 100, 1000, 10_000), repetitions=3, seconds=5, rows_each=100, rows_total=200_000, rows_huge=200_000)
+FULL = Scale(tenants=(1, 10, 100, 1000, 10_000), repetitions=3, seconds=3, rows_each=100, rows_total=200_000, rows_huge=200_000)
 QUICK = Scale(tenants=(10, 100), repetitions=2, seconds=0.8, rows_each=50, rows_total=10_000, rows_huge=10_000)
 
 

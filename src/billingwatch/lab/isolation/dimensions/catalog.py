@@ -34,5 +34,6 @@ DIMENSION = Dimension(
         Measure(key="files", title="files of the database", unit="files", headline=True),
     ),
     measure=measure,
+    once_from=10_000,
     volumes=("each", "total"),
 )

@@ -68,4 +68,5 @@ DIMENSION = Dimension(
         Measure(key="failed", title="failed for want of locks", unit="0 or 1"),
     ),
     measure=measure,
+    once_from=10_000,
 )

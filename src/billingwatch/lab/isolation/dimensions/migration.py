@@ -79,4 +79,5 @@ DIMENSION = Dimension(
         Measure(key="refused", title="events refused meanwhile", unit="events"),
     ),
     measure=measure,
+    once_from=10_000,
 )

@@ -101,4 +101,5 @@ DIMENSION = Dimension(
         Measure(key="mb", title="size of the copy", unit="MB", better=None),
     ),
     measure=measure,
+    once_from=10_000,
 )

@@ -85,4 +85,5 @@ DIMENSION = Dimension(
         Measure(key="recovery", title="start after a crash", unit="s", headline=True),
     ),
     measure=measure,
+    once_from=10_000,
 )
