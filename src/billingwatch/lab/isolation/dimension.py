@@ -39,4 +39,4 @@ class Dimension(msgspec.Struct, frozen=True, kw_only=True):
     choices: tuple[Choice, ...] = ("uniform",)
     volumes: tuple[Volume, ...] = ("each",)
     once_from: int = 1_000_000
-    """Number of tenants from which one repetition is enough, because each figure is already a sum over so many of them."""
+    """Number of tenants from which one repetition is enough, because it works through all of them, and its figures are sums."""
