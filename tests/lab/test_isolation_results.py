@@ -13,7 +13,7 @@ from billingwatch.errors import InputInvalid
 from billingwatch.lab.isolation.cell import QUICK, Cell
 from billingwatch.lab.isolation.dimension import Measure
 from billingwatch.lab.isolation.report import write_report
-from billingwatch.lab.isolation.results import About, Result, Results
+from billingwatch.lab.isolation.results import CELLS, About, Result, Results
 from billingwatch.lab.isolation.summary import Spot, Value, compare, crossovers, summarize
 from billingwatch.lab.machine import Machine
 
@@ -62,11 +62,27 @@ def test_more_tenants_may_be_measured_later(tmp_path: Path):
 
 def test_a_result_that_is_broken_is_named(tmp_path: Path):
     Results(tmp_path).keep(result(p99=1.0))
-    [path] = (tmp_path / "cells").iterdir()
-    path.write_text('{"cell": 1}')
+    with (tmp_path / CELLS).open("a") as file:
+        file.write('{"cell": 1}\n')
 
-    with pytest.raises(InputInvalid, match=path.name):
-        list(Results(tmp_path).read())
+    with pytest.raises(InputInvalid, match=f"line 2 of .*{CELLS}"):
+        Results(tmp_path)
+
+
+def test_half_a_result_is_measured_again(tmp_path: Path):
+    first, second = result(p99=1.0), result(repetition=1, p99=2.0)
+    results = Results(tmp_path)
+    results.keep(first)
+    results.keep(second)
+    whole = (tmp_path / CELLS).read_bytes()
+    (tmp_path / CELLS).write_bytes(whole[:-20])
+
+    again = Results(tmp_path)
+    left = list(again.read())
+    again.keep(second)
+
+    assert left == [first]
+    assert (tmp_path / CELLS).read_bytes() == whole
 
 
 def test_repetitions_become_a_median_with_its_spread():

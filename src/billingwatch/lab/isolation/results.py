@@ -1,4 +1,4 @@
-"""Results: one JSON file for each cell that was measured, and one about the machine; what a report is made from."""
+"""Results: a line of JSON for each cell that was measured, and a file about the machine; what a report is made from."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from billingwatch.lab.machine import Machine
 T = TypeVar("T")
 
 ABOUT = "about.json"
+CELLS = "cells.jsonl"
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,28 +41,34 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Results:
-    """A directory of results."""
+    """A directory of results: `cells.jsonl` has a line for each cell, written when it was measured."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._cells = directory / "cells"
+        self._path = directory / CELLS
+        self._results = {result.cell.key: result for result in self._lines()}
 
     def has(self, cell: Cell) -> bool:
-        return self._path(cell).exists()
+        return cell.key in self._results
 
     def keep(self, result: Result) -> None:
-        """Write a result; whoever is killed meanwhile leaves no half of one."""
-        self._write(self._path(result.cell), result)
+        """Write a result; whoever is killed meanwhile leaves half a line, which counts for nothing."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        with self._path.open("ab") as file:
+            file.truncate(_whole(self._path.read_bytes()))
+            file.write(msgspec.json.encode(result) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._results[result.cell.key] = result
 
     def read(self) -> Iterator[Result]:
         """All results, by the names of their cells."""
-        for path in sorted(self._cells.glob("*.json")):
-            yield self._read(path, Result)
+        return (self._results[key] for key in sorted(self._results))
 
     @property
     def about(self) -> About | None:
         path = self._directory / ABOUT
-        return self._read(path, About) if path.exists() else None
+        return _decode(path.read_bytes(), str(path), About) if path.exists() else None
 
     def begin(self, about: About) -> None:
         """Say what the cells are measured with. InputInvalid when the directory holds cells of another machine, server or scale."""
@@ -70,23 +77,25 @@ class Results:
             raise InputInvalid(
                 reason=f"{self._directory} holds results of another machine, PostgreSQL, release or scale", hint="choose another --out"
             )
-        self._write(self._directory / ABOUT, about)
+        self._directory.mkdir(parents=True, exist_ok=True)
+        (self._directory / ABOUT).write_bytes(msgspec.json.format(msgspec.json.encode(about), indent=1) + b"\n")
 
-    def _path(self, cell: Cell) -> Path:
-        return self._cells / f"{cell.key}.json"
+    def _lines(self) -> Iterator[Result]:
+        text = self._path.read_bytes() if self._path.exists() else b""
+        for number, line in enumerate(text[: _whole(text)].splitlines(), 1):
+            yield _decode(line, f"line {number} of {self._path}", Result)
 
-    def _write(self, path: Path, value: Result | About) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(".part")
-        beside.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")
-        os.replace(beside, path)  # noqa: PTH105 - atomic, and said so
 
-    @staticmethod
-    def _read(path: Path, kind: type[T]) -> T:
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=kind)
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
-            raise InputInvalid(reason=f"{path} is not a result: {error}", hint="remove it, and run the lab again") from error
+def _whole(text: bytes) -> int:
+    """Up to where there are whole lines."""
+    return text.rfind(b"\n") + 1
+
+
+def _decode(text: bytes, what: str, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise InputInvalid(reason=f"{what} is not a result: {error}", hint="remove it, and run the lab again") from error
 
 
 def _fixed(about: About) -> About:
