@@ -15,6 +15,7 @@ from billingwatch.errors import PostgresUnusable
 from billingwatch.postgres.account import Account
 from billingwatch.postgres.binaries import Binaries
 from billingwatch.postgres.locks import mutex
+from billingwatch.postgres.sizing import sized
 
 HOST = "127.0.0.1"
 ROLE = DATABASE = "billingwatch"
@@ -31,14 +32,12 @@ SETTINGS: Mapping[str, str] = {
     "log_statement": "none",
     "logging_collector": "off",
     "max_connections": "200",
-    "max_locks_per_transaction": "1024",
     "max_wal_size": "2GB",
     "random_page_cost": "1.1",
-    "shared_buffers": "256MB",
     "synchronous_commit": "on",
     "wal_compression": "on",
 }
-"""For 2 to 8 cores and many schemas; `ALTER SYSTEM` goes before them."""
+"""For 2 to 8 cores and many schemas; `ALTER SYSTEM` goes before them, and before those of the machine's size."""
 
 GREETING = r"""
 SELECT format('CREATE DATABASE %I', :'database') WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = :'database') \gexec
@@ -82,7 +81,7 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
 
     def write_config(self, overrides: Mapping[str, str]) -> None:
         """Write the settings into a file beside the data, which is the server account's own: root writes nothing in there."""
-        lines = [f"{name} = '{_escaped(value)}'" for name, value in {**SETTINGS, **overrides}.items()]
+        lines = [f"{name} = '{_escaped(value)}'" for name, value in {**SETTINGS, **sized(), **overrides}.items()]
         text = "\n".join(["# Written at each start; change settings with ALTER SYSTEM.", "include 'data/postgresql.conf'", *lines, ""])
         write_whole(self.config, text, mode=0o644)
 

@@ -55,5 +55,6 @@ DIMENSION = Dimension(
         Measure(key="revoke", title="revoking one", unit="ms"),
     ),
     measure=measure,
+    arms=("schema", "row"),  # a role is no matter of partitions
     once_from=10_000,
 )
