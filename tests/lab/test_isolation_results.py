@@ -51,10 +51,10 @@ def test_results_of_another_machine_are_refused(tmp_path: Path):
         Results(tmp_path).begin(msgspec.structs.replace(ABOUT, postgres="15.0"))
 
 
-def test_more_tenants_may_be_measured_later(tmp_path: Path):
+def test_more_tenants_and_repetitions_may_be_measured_later(tmp_path: Path):
     Results(tmp_path).begin(ABOUT)
 
-    more = msgspec.structs.replace(ABOUT, scale=msgspec.structs.replace(QUICK, tenants=(10, 100, 1000)))
+    more = msgspec.structs.replace(ABOUT, scale=msgspec.structs.replace(QUICK, tenants=(10, 100, 1000), repetitions=9))
     Results(tmp_path).begin(more)
 
     assert Results(tmp_path).about == more
@@ -182,6 +182,7 @@ def test_where_the_better_one_has_none_the_report_gives_both_figures(tmp_path: P
     text = write_report(results, tmp_path).read_text(encoding="utf-8")
 
     assert "| Memory of a backend: kept of a tenant, all tables | rows: 0, not 249 KB |" in text
+    assert "Repetitions: 2 at 10 tenants." in text
 
 
 def test_a_report_of_nothing_is_refused(tmp_path: Path):

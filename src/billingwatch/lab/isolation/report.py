@@ -36,7 +36,7 @@ def write_report(results: Results, directory: Path) -> Path:
     parts = {
         "answer": _answer(summary),
         "crossovers": _crossovers(summary),
-        "setting": _setting(about),
+        "setting": _setting(about, summary),
         "arms": _arms(),
         "dimensions": "\n\n".join(_dimensions(summary, plots)),
     }
@@ -96,12 +96,16 @@ def _crossovers(summary: Summary) -> str:
     return "\n".join(lines) or "- Nowhere: who wins at one number of tenants loses at none."
 
 
-def _setting(about: About) -> str:
+def _setting(about: About, summary: Summary) -> str:
     machine, scale = about.machine, about.scale
+    repetitions: dict[int, int] = defaultdict(int)
+    for spot, values in summary.items():
+        repetitions[spot.tenants] = max(repetitions[spot.tenants], *(value.times for value in values.values()))
+    repeated = ", ".join(f"{count} at {tenants:,} tenants" for tenants, count in sorted(repetitions.items()))
     settings = ", ".join(f"`{name} = {value}`" for name, value in about.settings.items()) or "its defaults"
     return (
         f"{machine.cores} cores, {machine.system}, Python {machine.python}, PostgreSQL {about.postgres} with {settings}; "
-        f"BillingWatch {about.release}. {scale.repetitions} repetitions, {number(scale.seconds)} s for each phase of load, "
+        f"BillingWatch {about.release}. Repetitions: {repeated}. {number(scale.seconds)} s for each phase of load, "
         f"{scale.rows_each:,} charges and events for each tenant, or {scale.rows_total:,} shared out over all."
     )
 

@@ -99,5 +99,5 @@ def _decode(text: bytes, what: str, kind: type[T]) -> T:
 
 
 def _fixed(about: About) -> About:
-    """What may not change within a directory: tenants may be added."""
-    return msgspec.structs.replace(about, scale=msgspec.structs.replace(about.scale, tenants=()))
+    """What may not change within a directory: tenants and repetitions may be added."""
+    return msgspec.structs.replace(about, scale=msgspec.structs.replace(about.scale, tenants=(), repetitions=0))
