@@ -17,7 +17,7 @@ from billingwatch.postgres.tenant_plane import metadata
 from billingwatch.simulate.payloads import charge_event_payloads
 from billingwatch.tenancy.analysts import analyst_dsn, create_analyst, revoke_analyst, scram_verifier
 from billingwatch.tenancy.fleet import Migrated, migrate_fleet
-from billingwatch.tenancy.fleet_plan import Options
+from billingwatch.tenancy.fleet_plan import Options, plan_fleet
 from billingwatch.tenancy.lanes import Lane, control_plane
 from billingwatch.tenancy.migrate import FleetState, ensure_control_plane, fleet_state, take_back_control_plane
 from billingwatch.tenancy.provision import provision
@@ -391,6 +391,8 @@ async def test_no_tenant_is_migrated_without_the_others(service, watched, databa
 
     with pytest.raises(InputInvalid, match="together"):
         await migrate(service.control, database, names=(watched[0].name,))
+    with pytest.raises(InputInvalid, match="together"):
+        await plan_fleet(service.control, Options(isolation="row", names=(watched[0].name,)))
 
     assert await fleet_state(service.control) == FleetState(behind=2)
 
