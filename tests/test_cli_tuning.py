@@ -37,6 +37,7 @@ def test_what_is_no_pair_is_said(pair: str):
         (detectors, ["set", "acme", "no_such", "--on"], "there is no detector `no_such`"),
         (detectors, ["show", "acme", "no_such"], "there is no detector `no_such`"),
         (mutes, ["add", "acme", "--reason", " "], "a mute needs a reason"),
+        (mutes, ["add", "acme", "--reason", "x", "--subject", ""], "a mute of no subject covers nothing"),
         (mutes, ["add", "acme", "--reason", "x", "--detector", "no_such"], "there is no detector `no_such`"),
         (backtest, ["acme", "--detector", "no_such"], "there is no detector `no_such`"),
         (backtest, ["acme", "--detector", "fraud_spike", "--since", "soon"], "`since` is a moment like"),

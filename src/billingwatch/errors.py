@@ -2,7 +2,7 @@
 
 BillingWatchError
 ├── SettingsInvalid
-├── DatabaseUnavailable · PostgresUnusable · SchemaOutdated · MigrationRunning · TenantOutdated
+├── DatabaseUnavailable · PostgresUnusable · SchemaOutdated · MigrationRunning · ControlPlaneStays · TenantOutdated
 ├── IsolationMismatch · RowIsolationNotPermitted · RolesMissing
 ├── TenantNotFound · TenantNameTaken · TenantNameInvalid · TenantSuspended
 ├── SecretInvalid · SecretsFull · SecretNotFound · SecretKeyUnusable
@@ -68,6 +68,12 @@ class MigrationRunning(BillingWatchError):
     """another `billingwatch migrate` is at work on this database"""
 
     hint = "wait until it has ended; what it does not finish, the next run does"
+
+
+class ControlPlaneStays(BillingWatchError):
+    """the control plane's revision {revision} cannot be taken back: {reason}"""
+
+    hint = "nothing was changed; mend the cause, or wait until nobody uses its tables, and run it again"
 
 
 class TenantOutdated(BillingWatchError):

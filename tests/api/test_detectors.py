@@ -325,6 +325,7 @@ async def test_a_mute_that_makes_no_sense_is_refused(http: httpx.AsyncClient, ac
     for body, status in (
         ({}, 400),
         ({"reason": ""}, 400),
+        ({"reason": " \n"}, 400),
         ({"reason": "a\0b"}, 400),
         ({"reason": "x", "subject": ""}, 400),
         ({"reason": "x", "since": "yesterday"}, 400),

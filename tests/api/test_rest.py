@@ -185,7 +185,7 @@ async def test_a_closed_anomaly_cannot_be_acknowledged(http: httpx.AsyncClient, 
     assert answer.status_code == 409
 
 
-@pytest.mark.parametrize("body", [{}, {"reason": ""}, {"reason": "x", "status": "open"}, {"reason": "a\0b"}, [], None])
+@pytest.mark.parametrize("body", [{}, {"reason": ""}, {"reason": " \n"}, {"reason": "x", "status": "open"}, {"reason": "a\0b"}, [], None])
 async def test_a_verdict_without_a_plain_reason_is_refused(http: httpx.AsyncClient, acme: Acme, body: Any) -> None:
     answer = await http.post("/anomalies/0b5c1d8e-0000-4000-8000-000000000000/resolve", headers=bearer(acme[1]), json=body)
 

@@ -96,7 +96,8 @@ async def test_workers_beside_a_service_without_one_share_the_lanes_and_survive_
 
 
 @pytest.mark.both_isolations
-async def test_a_service_told_to_stop_answers_what_it_has_accepted(installation: Any, bodies: list[bytes]) -> None:
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
+async def test_a_service_told_to_stop_answers_what_it_has_accepted(installation: Any, bodies: list[bytes], told: signal.Signals) -> None:
     made, path = provision(installation)
     acked: set[str] = set()
 
@@ -113,7 +114,7 @@ async def test_a_service_told_to_stop_answers_what_it_has_accepted(installation:
                 sending = [asyncio.create_task(send(client, body)) for body in bodies]
                 while not acked:
                     await asyncio.sleep(0.005)
-                served.process.send_signal(signal.SIGTERM)
+                served.process.send_signal(told)
                 await asyncio.gather(*sending)
             code = await asyncio.to_thread(served.process.wait, 30)
         stored = await count(server.dsn, f"SELECT count(*) FROM {made['schema']}.events")

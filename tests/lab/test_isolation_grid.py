@@ -5,11 +5,16 @@ from __future__ import annotations
 from itertools import groupby
 
 import msgspec
+import pytest
 
+from billingwatch.errors import InputInvalid
 from billingwatch.lab.isolation.arms import ARMS
 from billingwatch.lab.isolation.cell import QUICK
 from billingwatch.lab.isolation.grid import cells
 from billingwatch.lab.isolation.registry import DIMENSIONS
+from billingwatch.lab.isolation.results import Results
+from billingwatch.lab.isolation.run import run_experiment
+from billingwatch.settings import load_settings
 
 SCALE = msgspec.structs.replace(QUICK, tenants=(1, 10), repetitions=3)
 EVERYTHING = list(cells(list(DIMENSIONS.values()), SCALE))
@@ -66,3 +71,21 @@ def test_every_dimension_says_how_it_is_measured():
     for dimension in DIMENSIONS.values():
         assert len(dimension.method.split()) > 10
         assert len({measure.key for measure in dimension.measures}) == len(dimension.measures)
+
+
+def test_a_run_without_a_cell_says_what_there_is(tmp_path):
+    settings = load_settings({"BILLINGWATCH_DATA_DIR": str(tmp_path)})
+
+    with pytest.raises(InputInvalid, match="catalog: not measured for pool") as refused:
+        run_experiment(
+            settings,
+            SCALE,
+            Results(tmp_path / "out"),
+            dimensions=[DIMENSIONS["catalog"]],
+            arms=["pool"],
+            say=lambda _: None,
+            show=lambda *_: None,
+        )
+
+    assert refused.value.hint == "only ingest is"
+    assert list(tmp_path.iterdir()) == []

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 import pytest
 
-from billingwatch.errors import InputInvalid, MigrationRunning, TenantNotFound
+from billingwatch.errors import ControlPlaneStays, InputInvalid, MigrationRunning, TenantNotFound
 from billingwatch.postgres import migrations, revisions
 from billingwatch.postgres.connections import ControlConnection
 from billingwatch.tenancy import fleet, tenant_migration
@@ -572,6 +572,16 @@ async def test_the_control_planes_last_revision_can_be_taken_back_and_taken_agai
     assert (outcome.control_from, outcome.control_to) == (revision, migrations.head("control"))
     assert down != before
     assert await catalog(control, "control") == before
+
+
+async def test_a_control_plane_in_use_is_not_taken_back_and_says_so(control, connect):
+    other = await connect()
+    async with other.transaction():
+        await other.execute("LOCK TABLE control.tenants IN ACCESS SHARE MODE")
+        with pytest.raises(ControlPlaneStays, match="lock timeout"):
+            await take_back_control_plane(control)
+
+    await take_back_control_plane(control)
 
 
 def test_the_code_works_with_the_head_or_with_the_revision_before_it():

@@ -165,6 +165,33 @@ async def test_what_was_done_is_told_to_people_on_stderr_and_to_programs_on_stdo
     assert [(each["name"], each["from_revision"], each["to_revision"]) for each in report["tenants"]] == [("second", BEFORE, revision)]
 
 
+async def test_one_tenant_is_told_of_as_one_and_a_dry_run_says_why_it_failed(
+    control: Any, release: Any, trio: Any, command: Command
+) -> None:
+    await control.execute(f"ALTER TABLE {trio['second'].schema_name}.customers ADD COLUMN nickname text")
+    release.add("tenant", ADD, back=DROP)
+
+    _, _, talk = await command.run("--tenant", "first")
+    failed, _, _ = await command.run("--tenant", "second")
+    _, _, plan = await command.run("--dry-run")
+
+    assert "1 tenant migrated, 0 failed, in" in talk
+    assert failed == 1
+    assert 'second failed the last time: column "nickname" of relation "customers" already exists' in plan
+
+
+@pytest.mark.row_isolation
+async def test_tenants_that_share_their_tables_are_told_of_together(control: Any, release: Any, trio: Any, command: Command) -> None:
+    revision = release.add("tenant", ADD, back=DROP)
+
+    some, _, refused = await command.run("--dry-run", "--tenant", "first", BILLINGWATCH_ISOLATION="row")
+    code, _, talk = await command.run(BILLINGWATCH_ISOLATION="row")
+
+    assert (some, "error: in row isolation all tenants are migrated together" in refused) == (2, True)
+    assert (code, "all tenants together migrated, in" in talk) == (0, True)
+    assert await migrated(control, revision) == len(trio)
+
+
 async def test_a_dry_run_counts_what_it_would_do(control: Any, release: Any, trio: Any, command: Command) -> None:
     revision = release.add("tenant", ADD)
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import asyncpg
 import pytest
 
-from billingwatch.errors import InputInvalid, IsolationMismatch, RolesMissing, RowIsolationNotPermitted
+from billingwatch.errors import ControlPlaneStays, InputInvalid, IsolationMismatch, RolesMissing, RowIsolationNotPermitted
 from billingwatch.ingest.recorder import record_events
 from billingwatch.postgres import migrations
 from billingwatch.postgres.connections import ControlConnection, open_connection
@@ -17,9 +17,9 @@ from billingwatch.postgres.tenant_plane import metadata
 from billingwatch.simulate.payloads import charge_event_payloads
 from billingwatch.tenancy.analysts import analyst_dsn, create_analyst, revoke_analyst, scram_verifier
 from billingwatch.tenancy.fleet import Migrated, migrate_fleet
-from billingwatch.tenancy.fleet_plan import Options
+from billingwatch.tenancy.fleet_plan import Options, plan_fleet
 from billingwatch.tenancy.lanes import Lane, control_plane
-from billingwatch.tenancy.migrate import FleetState, ensure_control_plane, fleet_state
+from billingwatch.tenancy.migrate import FleetState, ensure_control_plane, fleet_state, take_back_control_plane
 from billingwatch.tenancy.provision import provision
 from billingwatch.tenancy.registry import load_tenant
 from billingwatch.tenancy.scope import tenant_scope
@@ -391,21 +391,35 @@ async def test_no_tenant_is_migrated_without_the_others(service, watched, databa
 
     with pytest.raises(InputInvalid, match="together"):
         await migrate(service.control, database, names=(watched[0].name,))
+    with pytest.raises(InputInvalid, match="together"):
+        await plan_fleet(service.control, Options(isolation="row", names=(watched[0].name,)))
 
     assert await fleet_state(service.control) == FleetState(behind=2)
 
 
 async def test_a_revision_of_the_control_plane_may_replace_how_events_are_recorded(service, watched, add_revision, make_delivery):
     first = next((migrations.schema_root() / "control" / "versions").glob("0001_*.py"))
-    add_revision(
-        "control",
+    before = migrations.head("control")
+    replace = (
         f"import runpy; text = runpy.run_path({str(first)!r})['RECORD_EVENTS']",
         "op.execute(text.replace('CREATE', 'CREATE OR REPLACE', 1))",
     )
+    add_revision("control", *replace, back="\n    ".join(replace))
 
     await ensure_control_plane(service.control, isolation="row", upgrade=True)
+    recorded = await record_events(service.control, [make_delivery(tenant, "evt_1") for tenant in watched])
+    back = await take_back_control_plane(service.control)
 
-    assert await record_events(service.control, [make_delivery(tenant, "evt_1") for tenant in watched]) == [True, True]
+    assert recorded == [True, True]
+    assert back == before
+    assert await record_events(service.control, [make_delivery(tenant, "evt_2") for tenant in watched]) == [True, True]
+
+
+async def test_the_control_plane_does_not_go_back_to_a_release_that_knows_no_row_isolation(service):
+    with pytest.raises(ControlPlaneStays, match="apart by row, which no earlier release knows"):
+        await take_back_control_plane(service.control)
+
+    await ensure_control_plane(service.control, isolation="row")
 
 
 async def test_a_database_that_came_to_a_server_without_its_roles_says_which(service, watched, connect):

@@ -53,6 +53,17 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.execute(
+        """
+        DO $$
+        BEGIN
+            IF EXISTS (SELECT FROM control.isolation WHERE kind = 'row') THEN
+                RAISE EXCEPTION 'this database keeps its tenants apart by row, which no earlier release knows';
+            END IF;
+        END
+        $$
+        """
+    )
     op.alter_column("tenants", "schema_name", comment="Opaque: every Postgres role can read pg_namespace", schema="control")
     op.drop_constraint("tenants_schema_name_opaque", "tenants", schema="control")
     op.create_check_constraint(op.f("tenants_schema_name_opaque"), "tenants", "schema_name ~ '^tenant_[a-z2-7]{10}$'", schema="control")

@@ -11,6 +11,7 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from billingwatch.api.access import TenantAccess
 from billingwatch.api.pages import LIMIT_DEFAULT, LIMIT_MAX, decode_cursor, encode_cursor, in_utc
+from billingwatch.api.reason import Reason
 from billingwatch.detection import store
 from billingwatch.detection.detector import Severity
 from billingwatch.detection.links import Link, links_of, statement_of
@@ -46,7 +47,7 @@ class AnomalyPage(msgspec.Struct, frozen=True, kw_only=True):
 class Verdict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a person says to an anomaly."""
 
-    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=2000, pattern=r"^[^\x00]*$", description="For colleagues, and for tuning")]
+    reason: Reason
 
 
 @get("/anomalies", tags=["anomalies"], summary="List anomalies, newest first")

@@ -10,10 +10,9 @@ from litestar.params import JSONBody, PathParameter
 
 from billingwatch.api.access import TenantAccess
 from billingwatch.api.pages import in_utc
+from billingwatch.api.reason import PLAIN, Reason
 from billingwatch.detection.catalog import find_detector
 from billingwatch.tenancy.detector_settings import MUTE_ID_MAX, MuteRow, MuteWanted, add_mute, list_mutes, remove_mute
-
-PLAIN = r"^[^\x00]*$"
 
 
 class MuteList(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +28,7 @@ class NewMute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     subject: Annotated[str, msgspec.Meta(min_length=1, max_length=500, pattern=PLAIN, description="As the anomaly has it")] | None = None
     since: Annotated[datetime, msgspec.Meta(description="Anomalies opened at or after")] | None = None
     until: Annotated[datetime, msgspec.Meta(description="Anomalies opened before")] | None = None
-    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=2000, pattern=PLAIN, description="For colleagues")]
+    reason: Reason
 
 
 @get("/mutes", tags=["mutes"], summary="List mutes")

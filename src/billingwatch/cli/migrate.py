@@ -116,7 +116,7 @@ def _show_plan(plan: Plan, *, as_json: bool) -> None:
         print_table(["revision", "tenants", ""], [(way, f"{count:,}", how) for (way, how), count in sorted(ways.items())])
     for each in plan.tenants:
         if each.error is not None:
-            talk.print(f"{each.name} failed in the last run: {each.error}", markup=False)
+            talk.print(f"{each.name} failed the last time: {each.error}", markup=False, soft_wrap=True)
 
 
 def _show_outcome(outcome: Outcome, seconds: float, *, as_json: bool) -> None:
@@ -141,18 +141,24 @@ def _show_outcome(outcome: Outcome, seconds: float, *, as_json: bool) -> None:
     if outcome.total == 0:
         talk.print("every tenant is where it should be")
         return
-    left = f", {untried:,} not tried" if untried else ""
-    talk.print(f"{migrated:,} tenants migrated, {len(failed):,} failed{left}, in {seconds:.1f} s")
+    if outcome.together:
+        said = f"all tenants together {'failed' if failed else 'migrated'}"
+    else:
+        left = f", {untried:,} not tried" if untried else ""
+        said = f"{migrated:,} tenant{'' if migrated == 1 else 's'} migrated, {len(failed):,} failed{left}"
+    talk.print(f"{said}, in {seconds:.1f} s")
     for result in failed[:FAILURES_SHOWN]:
         talk.print(f"{result.name}: {result.error}", markup=False, soft_wrap=True)
     if len(failed) > FAILURES_SHOWN:
         talk.print(f"and {len(failed) - FAILURES_SHOWN:,} more; `billingwatch migrate --dry-run` lists them")
     if outcome.stopped_by == "canary":
-        talk.print("hint: the first tenant failed, so no other was touched; mend the cause and run it again", markup=False)
+        talk.print("hint: the first tenant failed, so no other was touched; mend the cause and run it again", markup=False, soft_wrap=True)
     elif outcome.stopped_by == "max_failures":
-        talk.print("hint: too many failed; mend the cause, or raise --max-failures, and run it again", markup=False)
+        talk.print("hint: too many failed; mend the cause, or raise --max-failures, and run it again", markup=False, soft_wrap=True)
+    elif outcome.together and failed:
+        talk.print("hint: mend the cause and run it again", markup=False, soft_wrap=True)
     elif failed:
-        talk.print("hint: mend the cause and run it again; the other tenants are done", markup=False)
+        talk.print("hint: mend the cause and run it again; the other tenants are done", markup=False, soft_wrap=True)
 
 
 def _take_back_control_plane(*, as_json: bool) -> None:

@@ -34,6 +34,8 @@ def add(
     """Mute anomalies of TENANT; what is not given is not asked."""
     if not reason.strip():
         raise InputInvalid(reason="a mute needs a reason", hint="give --reason")
+    if subject is not None and not subject.strip():
+        raise InputInvalid(reason="a mute of no subject covers nothing", hint="leave out --subject to mute all of them")
     wanted = MuteWanted(
         detector=None if detector is None else find_detector(detector).name,
         subject=subject,

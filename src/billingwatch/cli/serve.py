@@ -43,7 +43,8 @@ SHUTDOWN_SECONDS = 20  # what requests in flight get before they are cut off
 def serve(host: str, port: int, workers: int, *, no_worker: bool) -> None:
     """Receive webhooks, serve the API, and process events unless `--no-worker`."""
     # Uvicorn ends gracefully and then raises the signal again: let it end this process in order too, so that the database is released.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(0))
     settings = load_settings()
     listener = _listen(host, port)
     with open_database(settings) as database, database.kept_up():

@@ -15,16 +15,16 @@ from typing import Literal
 import asyncpg
 import msgspec
 
-from billingwatch.errors import DatabaseUnavailable, InputInvalid, MigrationRunning, SchemaOutdated
+from billingwatch.errors import DatabaseUnavailable, MigrationRunning, SchemaOutdated
 from billingwatch.postgres import migrations
 from billingwatch.postgres.connections import ControlConnection
 from billingwatch.postgres.revisions import RevisionUnknown, way_back
 from billingwatch.postgres.statements import load_statements
-from billingwatch.tenancy.fleet_plan import Options, last_failures, make_way, survey
+from billingwatch.tenancy.fleet_plan import Options, find_together, last_failures, make_way, survey
 from billingwatch.tenancy.isolation import Isolation
 from billingwatch.tenancy.lanes import Lane
 from billingwatch.tenancy.migrate import ensure_control_plane
-from billingwatch.tenancy.shared import SharedSchema, find_shared, migrate_shared
+from billingwatch.tenancy.shared import SharedSchema, migrate_shared
 from billingwatch.tenancy.tenant_migration import Behind, Mover, Overtaken
 
 sql = load_statements(__file__, "fleet.sql")
@@ -48,11 +48,12 @@ class Migrated(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, kw_only=True):
-    """What became of a run. `total` tenants were behind; those without a result were not tried."""
+    """What became of a run. `total` tenants were behind; those without a result were not tried. `together`: one result is that of all tenants."""
 
     control_from: str | None
     control_to: str
     total: int = 0
+    together: bool = False
     results: list[Migrated] = msgspec.field(default_factory=list)
     stopped_by: Literal["canary", "max_failures"] | None = None
 
@@ -66,7 +67,7 @@ async def migrate_fleet(
 ) -> Outcome:
     """Migrate; `on_progress` hears how many tenants are settled, of how many.
 
-    Raises MigrationRunning, TenantNotFound, SchemaOutdated, DatabaseUnavailable; whatever was done by then stays done.
+    Raises MigrationRunning, TenantNotFound, InputInvalid, SchemaOutdated, DatabaseUnavailable; whatever was done by then stays done.
     """
     head = migrations.head("control")
     found = await survey(control, options)
@@ -81,7 +82,7 @@ async def migrate_fleet(
     try:
         if found.control_revision != head:
             await _upgrade_control_plane(control, options.isolation)
-        shared = await find_shared(control) if found.tenants else None
+        shared = await find_together(control, options) if found.tenants else None
         if shared is not None:
             await _migrate_together(control, shared, options, outcome)
         elif found.tenants:
@@ -110,9 +111,7 @@ async def _upgrade_control_plane(control: ControlConnection, isolation: Isolatio
 
 async def _migrate_together(control: ControlConnection, shared: SharedSchema, options: Options, outcome: Outcome) -> None:
     """Tables that all tenants share are one unit: nobody is first, and nobody is left behind."""
-    if options.names:
-        raise InputInvalid(reason="in row isolation all tenants are migrated together", hint="leave out --tenant")
-    outcome.total = 1
+    outcome.total, outcome.together = 1, True
     to = way_back("tenant").to if options.back else migrations.head("tenant")
     error: str | None = None
     for attempt in range(1, ATTEMPTS + 1):

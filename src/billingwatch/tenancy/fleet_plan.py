@@ -12,6 +12,7 @@ from billingwatch.postgres.revisions import RevisionUnknown
 from billingwatch.postgres.statements import load_statements
 from billingwatch.tenancy.isolation import Isolation
 from billingwatch.tenancy.migrate import check_control_revision
+from billingwatch.tenancy.shared import SharedSchema, find_shared
 from billingwatch.tenancy.tenant_migration import Behind, Mover
 from billingwatch.tenancy.tenants import TenantId
 
@@ -59,10 +60,12 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def plan_fleet(control: ControlConnection, options: Options) -> Plan:
-    """Tell what `migrate_fleet` would do, and change nothing."""
+    """Tell what `migrate_fleet` would do, and change nothing. What it would raise at once, this raises, too."""
     found = await survey(control, options, dry=True)
     at_head = found.control_revision == migrations.head("control")
     errors = await last_failures(control) if at_head else {}
+    if found.tenants and at_head:
+        await find_together(control, options)
     mover = Mover("", back=options.back)
 
     def planned(tenant: Behind) -> Planned:
@@ -107,6 +110,14 @@ async def survey(control: ControlConnection, options: Options, *, dry: bool = Fa
         alone=rows[0]["alone"],
         tenants=[Behind(**{field: row[field] for field in fields}) for row in rows if row["tenant_id"] is not None],
     )
+
+
+async def find_together(control: ControlConnection, options: Options) -> SharedSchema | None:
+    """The schema of all tenants; None where each has its own. InputInvalid when only some of those that share it are meant."""
+    shared = await find_shared(control)
+    if shared is not None and options.names:
+        raise InputInvalid(reason="in row isolation all tenants are migrated together", hint="leave out --tenant")
+    return shared
 
 
 async def make_way(control: ControlConnection) -> None:

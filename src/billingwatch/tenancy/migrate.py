@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncpg
 import msgspec
 import structlog
 
-from billingwatch.errors import InputInvalid, MigrationRunning, SchemaOutdated
+from billingwatch.errors import ControlPlaneStays, InputInvalid, MigrationRunning, SchemaOutdated
 from billingwatch.postgres import migrations
 from billingwatch.postgres.connections import ControlConnection
 from billingwatch.postgres.revisions import outdated, way_back
@@ -60,7 +61,10 @@ async def ensure_control_plane(
 
 
 async def take_back_control_plane(control: ControlConnection) -> str:
-    """Take back the control plane's last revision; return the one it is at then. InputInvalid when it is not at head, MigrationRunning."""
+    """Take back the control plane's last revision; return the one it is at then.
+
+    InputInvalid when it is not at head, MigrationRunning, ControlPlaneStays.
+    """
     async with control.transaction():
         await control.execute(sql["lock"])
         if not await control.fetchval(sql["alone"]):
@@ -74,7 +78,14 @@ async def take_back_control_plane(control: ControlConnection) -> str:
                 hint="a further step back is for the release before this one",
             )
         await control.execute(sql["wait_briefly"])
-        await control.execute(step.text)
+        try:
+            if await control.fetchval(sql["knows_isolation"]):
+                await release_functions(control)
+            await control.execute(step.text)
+            if await control.fetchval(sql["knows_isolation"]):
+                await settle_functions(control)
+        except asyncpg.PostgresError as error:
+            raise ControlPlaneStays(revision=head, reason=str(error)) from error
         await control.execute(sql["set_revision"], step.to)
     return step.to
 

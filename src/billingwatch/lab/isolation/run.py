@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from itertools import groupby
 
 from billingwatch.clock import utc_now
-from billingwatch.errors import BillingWatchError
+from billingwatch.errors import BillingWatchError, InputInvalid
 from billingwatch.lab.isolation.arms import ARMS
 from billingwatch.lab.isolation.cell import Cell, Scale
 from billingwatch.lab.isolation.dimension import Dimension
@@ -42,8 +42,14 @@ def run_experiment(
     """Measure what `results` does not have yet; a run that was broken off goes on where it stood.
 
     A cell that fails is told of, and its world, which may be spoiled, is not used any more; the others go on. CellsFailed in the end.
+    InputInvalid when there is nothing to measure.
     """
     wanted = list(cells(dimensions, scale, arms))
+    if not wanted:
+        raise InputInvalid(
+            reason=f"{', '.join(dimension.key for dimension in dimensions)}: not measured for {', '.join(arms)}",
+            hint=f"only {', '.join(dimension.key for dimension in DIMENSIONS.values() if set(dimension.arms) & set(arms))} is",
+        )
     missing = [cell for cell in wanted if not results.has(cell)]
     done = len(wanted) - len(missing)
     failed = 0
