@@ -109,6 +109,25 @@ async def test_days_of_a_sale_in_two_of_three_weeks_do_not_make_an_ordinary_day_
     assert await history.anomalies() == []
 
 
+async def test_a_day_of_a_sale_in_one_of_three_weeks_hides_no_drop(history: History):
+    """Only weeks that sold less than usual can explain why it is little now."""
+    await history.see(*sales(-3 * WEEK - DAY, DAY, when=thinned(0.8)), *sales(-2 * WEEK, DAY - 2 * WEEK, minutes=15, name="bargain"))
+    await history.tick(at(DAY))
+
+    assert (await history.anomaly()).subject == "usd"
+
+
+async def test_a_holiday_on_which_two_of_five_do_not_buy_is_no_drop(history: History):
+    """A thousand sales on NOON's weekday, and nothing told of the others."""
+    ordinary = thinned(0.42)
+    for currency, minutes in {"usd": 2, "eur": 5, "gbp": 10}.items():
+        times = {"minutes": minutes, "when": lambda minute: minute % WEEK < DAY and ordinary(minute)}
+        await history.see(*sales(-5 * WEEK, DAY, name=currency, currency=currency, **times))
+    await history.tick(at(DAY))
+
+    assert await history.anomalies() == []
+
+
 async def test_three_weeks_that_agree_are_enough(history: History):
     await history.see(*sales(-3 * WEEK - DAY, 0))
     await history.tick(at(DAY))

@@ -3,7 +3,9 @@ from __future__ import annotations
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from random import Random
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from billingwatch.errors import InputInvalid
 from billingwatch.simulate.deliveries import TROUBLES, Trouble, deliver, deliver_and_tell
 from billingwatch.simulate.profiles import PROFILES
-from billingwatch.simulate.stream import simulate
+from billingwatch.simulate.stream import rhythm_of, simulate
 
 START = datetime(2026, 8, 17, tzinfo=UTC)
 AT = START + timedelta(days=9, hours=12)
@@ -107,6 +109,44 @@ def test_a_quieter_account_must_be_silent_for_longer():
     _, saas, _ = troubled("webhook_silence", profile="saas", strength=0)
 
     assert tiny.ended_at - tiny.started_at > 3 * (saas.ended_at - saas.started_at)
+
+
+MISSED_AT_ONCE = [{"id": f"evt_{number}", "created": int(AT.timestamp()) + 660 * number} for number in range(1, 30)]
+
+
+@pytest.mark.parametrize(("profile", "arguable"), [("saas", True), ("shop", False), ("volume", False)])
+def test_nobody_has_to_find_a_silence_that_chance_makes_every_year(profile, arguable):
+    """By chance as much happened in three hours as else in a day of `saas`, so that the silence ended after three."""
+    trouble = Trouble(name="webhook_silence", at=AT, strength=0)
+    rhythm = rhythm_of(seed=3, start=START, days=14, profile=PROFILES[profile])
+
+    _, (label,) = deliver_and_tell(MISSED_AT_ONCE, seed=1, troubles=[trouble], rhythm=rhythm)
+    _, (untold,) = deliver_and_tell(MISSED_AT_ONCE, seed=1, troubles=[trouble])
+
+    assert label.ended_at - label.started_at < 4 * 3600
+    assert (label.arguable, untold.arguable) == (arguable, False)
+
+
+@pytest.mark.parametrize("profile", ["saas", "b2b"])
+def test_chance_makes_a_silence_at_the_edge_of_what_shows_about_once_a_year(profile):
+    rhythm = rhythm_of(seed=3, start=START, days=14, profile=PROFILES[profile])
+    since = int(AT.timestamp())
+    edge = next(until for until in range(since, since + 7 * 86_400, 600) if rhythm.shows(since, until))
+    happens = 365 / 14 * rhythm.expected(int(START.timestamp()), int(START.timestamp()) + 14 * 86_400)
+    rng = Random(1)
+    longer = sum(rng.expovariate(1) > rhythm.expected(since, edge) for _ in range(int(30 * happens)))
+
+    assert 10 < longer <= 60
+
+
+@pytest.mark.parametrize("profile", ["shop", "marketplace"])
+def test_the_rhythm_is_what_the_stream_has_on_average(profile):
+    days, quiet = 28, msgspec.structs.replace(PROFILES[profile], habits_per_week=0.0)
+    events, _ = simulate(seed=3, start=START, days=days, profile=quiet)
+    wishes = sum(event["type"] == "payment_intent.created" for event in events)
+    first = int(START.timestamp())
+
+    assert rhythm_of(seed=3, start=START, days=days, profile=quiet).expected(first, first + days * 86_400) == pytest.approx(wishes, rel=0.1)
 
 
 @pytest.mark.parametrize("profile", EVENTS)

@@ -10,4 +10,5 @@ subject draws from a generator of its own, so that an incident changes what it t
     subscribers   the life of a subscription             billing             invoices, collected and tried again
     payments      attempts, refunds, disputes            people, seasons     who buys, and when
     world         the agenda, and what was sent          objects/            each Stripe object in every API shape
+    rhythm        the true rates: what could be known
 """

@@ -34,17 +34,27 @@ def open_business(world: World) -> None:
         _settle(world, world.rng("customer", number))
     _disputes_of_the_past(world)
     _wobbles(world)
-    sales = world.sales = _sales(world)
+    world.sales = sales_of(world)
     for hour in range(world.start - world.start % HOUR, world.end, HOUR):
         rng = world.rng("hour", hour)
-        growth = max(LEAST, 1 + world.growth * (hour - world.start) / (30 * DAY))
-        busy = intensity(hour, profile.weekend) * season(hour, profile.holiday, profile.month_end) * sales.get(day_start(hour), 1.0)
-        for when in arrivals(rng, hour, hour + HOUR, profile.purchases_per_day * growth * busy / DAY):
+        for when in arrivals(rng, hour, hour + HOUR, purchases_per_day(world, hour) / DAY):
             world.at(when, partial(_purchase, world, rng.getrandbits(64)))
-        joining = profile.customers * max(0.0, world.growth + profile.churn) / 30
-        for when in arrivals(rng, hour, hour + HOUR, joining * profile.subscribed * busy / DAY):
+        for when in arrivals(rng, hour, hour + HOUR, joining_per_day(world, hour) / DAY):
             world.at(when, partial(_sign_up, world, rng.getrandbits(64)))
     take_up_habits(world)
+
+
+def purchases_per_day(world: World, hour: int) -> float:
+    """Give the rate of purchases in an hour."""
+    growth = max(LEAST, 1 + world.growth * (hour - world.start) / (30 * DAY))
+    return world.profile.purchases_per_day * growth * _busy(world, hour)
+
+
+def joining_per_day(world: World, hour: int) -> float:
+    """Give the rate of sign-ups in an hour."""
+    profile = world.profile
+    joining = profile.customers * max(0.0, world.growth + profile.churn) / 30
+    return joining * profile.subscribed * _busy(world, hour)
 
 
 def purchase(world: World, when: int, rng: Random, *, guest: bool | None = None) -> None:
@@ -60,6 +70,11 @@ def purchase(world: World, when: int, rng: Random, *, guest: bool | None = None)
         payer, currency = customer.payer, customer.currency
     order_id = f"{rng.randrange(10**6, 10**7)}" if profile.order_ids else None
     checkout(world, payer, local(rng.choice(profile.items), currency), currency, when, rng, order_id=order_id)
+
+
+def _busy(world: World, hour: int) -> float:
+    profile = world.profile
+    return intensity(hour, profile.weekend) * season(hour, profile.holiday, profile.month_end) * world.sales.get(day_start(hour), 1.0)
 
 
 def _purchase(world: World, number: int, when: int) -> None:
@@ -102,7 +117,7 @@ def _wobbles(world: World) -> None:
         world.outages.append(Outage(start=when, end=end, rate=world.profile.declines + rng.uniform(*WOBBLE_RATE), declines=ISSUER_OUTAGE))
 
 
-def _sales(world: World) -> dict[int, float]:
+def sales_of(world: World) -> dict[int, float]:
     """Give the days on which more people buy, and how many times as many."""
     days = arrivals(world.rng("sales"), world.start, world.end, world.profile.sales_per_month / (30 * DAY))
     return {day_start(when): world.rng("sale", day_start(when)).uniform(*SALE) for when in days}

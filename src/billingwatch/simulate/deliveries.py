@@ -15,6 +15,7 @@ from billingwatch.errors import InputInvalid
 from billingwatch.simulate.incidents.scenes import Label, any_account
 from billingwatch.simulate.objects.shapes import StripeObject
 from billingwatch.simulate.profiles import Profile
+from billingwatch.simulate.rhythm import Rhythm
 from billingwatch.simulate.seasons import DAY, HOUR, arrivals
 
 PROMPT = 3  # seconds within which Stripe signs and sends what it can deliver
@@ -127,9 +128,15 @@ def deliver(
 
 
 def deliver_and_tell(
-    events: Iterable[StripeObject], *, seed: int, late: float = 0.01, doubled: float = 0.005, troubles: Sequence[Trouble] = ()
+    events: Iterable[StripeObject],
+    *,
+    seed: int,
+    late: float = 0.01,
+    doubled: float = 0.005,
+    troubles: Sequence[Trouble] = (),
+    rhythm: Rhythm | None = None,
 ) -> tuple[list[Delivery], list[Label]]:
-    """Deliver as Stripe does, and give the truth about the troubles."""
+    """Deliver as Stripe does, and give the truth about the troubles; with the account's rhythm also whether anybody could know of a silence."""
     _check(troubles)
     sent_events = sorted(events, key=lambda sent: int(sent["created"]))
     plans = [_planned(trouble, sent_events, Random(f"{seed}/trouble/{place}")) for place, trouble in enumerate(troubles)]
@@ -138,7 +145,7 @@ def deliver_and_tell(
     for sent in sent_events:
         # A generator for each event: a trouble must not disturb the deliveries of others.
         deliveries += _delivered(sent, Random(f"{seed}/deliver/{sent['id']}"), late, doubled, plans, restarts)
-    labels = [_label(plan) for plan in plans if plan.touched]
+    labels = [_label(plan, rhythm) for plan in plans if plan.touched]
     return sorted(deliveries, key=lambda delivery: delivery.at), sorted(labels, key=lambda label: label.started_at)
 
 
@@ -266,7 +273,7 @@ def _retried(at: int, attempt: int, rng: Random) -> int:
     return at + int(RETRIES[min(attempt, len(RETRIES)) - 1] * rng.uniform(*JITTER))
 
 
-def _label(plan: Plan) -> Label:
+def _label(plan: Plan, rhythm: Rhythm | None) -> Label:
     kind = TROUBLES[plan.trouble.name]
     return Label(
         incident=kind.detector,
@@ -278,6 +285,7 @@ def _label(plan: Plan) -> Label:
         object_ids=[],
         event_ids=list(dict.fromkeys(plan.touched)),
         also=list(kind.also),
+        arguable=plan.away and rhythm is not None and not rhythm.shows(plan.start, plan.end),
     )
 
 

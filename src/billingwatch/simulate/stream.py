@@ -11,12 +11,13 @@ from typing import BinaryIO
 import msgspec
 
 from billingwatch.errors import InputInvalid
-from billingwatch.simulate.business import open_business
+from billingwatch.simulate.business import open_business, sales_of
 from billingwatch.simulate.incidents.registry import INCIDENTS
 from billingwatch.simulate.incidents.scenes import Incident, Label, Scene, label, natural_label
 from billingwatch.simulate.objects.shapes import StripeObject
 from billingwatch.simulate.payments import note_large_refunds
 from billingwatch.simulate.profiles import Profile
+from billingwatch.simulate.rhythm import Rhythm
 from billingwatch.simulate.seasons import DAY, HOUR, SATURDAY, day_start, moment
 from billingwatch.simulate.world import World
 
@@ -59,6 +60,14 @@ def simulate(
     labels = [label(INCIDENTS[wish.name], wish.name, scene, by_object) for wish, scene in zip(wishes, scenes, strict=True)]
     wished = [found for found in labels if found is not None]
     return events, sorted([*wished, *_natural(world, wished, by_object)], key=lambda found: found.started_at)
+
+
+def rhythm_of(*, seed: int, start: datetime, days: float, profile: Profile) -> Rhythm:
+    """Give the true rates of the account that `simulate` makes of the same arguments, while nothing is wrong with it."""
+    begin = int(start.timestamp())
+    world = World(seed=seed, start=begin, end=begin + int(days * DAY), profile=profile, livemode=True, account=None)
+    world.sales = sales_of(world)
+    return Rhythm(world)
 
 
 def body(sent: StripeObject) -> bytes:

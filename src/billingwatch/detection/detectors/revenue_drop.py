@@ -1,9 +1,10 @@
 """Far less money comes in than at the same hours of the same weekday in the weeks before.
 
 Judged every hour on the window before it, on its last quarter and on twice its length, so that a checkout that stopped working shows within
-hours where sales are steady, and one that loses a part of few sales shows within days. What is usual is the median of the weeks before: one month's start, one round of annual
-renewals or one outage among them changes nothing, and a day without sales counts as zero. It is a drop when the amount fell by at least so
-much and chance does not explain it: neither the scatter between those weeks, nor that few payments vary, nor that some are large.
+hours where sales are steady, and one that loses a part of few sales shows within days. What is usual is the median of the weeks before:
+one month's start, one round of annual renewals or one outage among them changes nothing, and a day without sales counts as zero. It is a drop when the amount fell by at least so
+much and chance does not explain it: neither how far other weeks fell short of the usual, nor that few weeks say what that is, nor that few payments
+vary, nor that some are large. Weeks that sold more than usual explain nothing: a sale among them hides no drop.
 
 Money counts when a customer pays or authorizes it, and nothing that is decided later takes it back: neither a refund, nor an authorization
 that expires, nor a bank debit or a voucher that fails days after. So a payment weighs the same now as in the weeks to come, and what was
@@ -11,8 +12,8 @@ judged stays judged. An outage that is over is not judged on: the last quarter o
 last half.
 
 Accounts and currencies are judged apart, and amounts of different currencies never added up. But a checkout is one for all of them: how
-many payments fewer there are in all currencies together may be the proof that a currency's own are too few for. With less than three weeks of charges before the window it is learning; three are enough if they
-agree.
+many payments fewer there are in all currencies together may be the proof that a currency's own are too few for. With less than three weeks
+of charges before the window it is learning; three are enough if they agree.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ DELAYED_METHODS = (
 )
 RECENT = 4  # part of the window that shows whether it is over
 UNEXPLAINED = 0.1  # of what is usual: how much a steady business may vary from week to week all the same
+UNEXPLAINED_OF_ONE = 0.14  # the same of one currency, whose share varies besides
+ALTOGETHER = 0.5  # of the payments of all currencies: as a proof about one, so many must be missing; a public holiday takes up to 40 %
 RECOVERED = 0.75  # of what is usual
 
 
@@ -103,6 +106,8 @@ def _parameters(thresholds: RevenueDrop) -> tuple[object, ...]:
         EVIDENCE_LIMIT,
         DELAYED_METHODS,
         _long(thresholds),
+        UNEXPLAINED_OF_ONE,
+        ALTOGETHER,
     )
 
 

@@ -7,7 +7,8 @@ OFFSET 9
 -- incidents --
 -- $1 since, $2 until, $3 window, $4 its recent part, $5 baseline weeks, $6 weeks needed, $7 minimum payments, $8 minimum drop,
 -- $9 minimum strength, $10 unexplained part, $11 recovered part, $12 quiet, $13 evidence limit,
--- $14 delayed payment methods, $15 long window.
+-- $14 delayed payment methods, $15 long window,
+-- $16 unexplained part of one currency, $17 minimum drop of all currencies.
 -- An hour is named by its end, which belongs to it: so an instant of the grid closes the hours before it.
 WITH hours AS MATERIALIZED (
     SELECT DISTINCT hour.ends_at
@@ -130,13 +131,16 @@ marks AS (
            lag(s.ends_at) OVER (PARTITION BY s.account, s.currency ORDER BY s.ends_at, s.length) + $12::interval < s.ends_at AS after_quiet
     FROM suspects AS s
     CROSS JOIN LATERAL (
-        -- 1.4826 times the median deviation from the median is the standard deviation of what is normal, and blind to outliers. Of no more
-        -- weeks than are needed two may be outliers, days of a sale say, and the third what is normal: then the largest deviation counts,
-        -- which is 1.24 standard deviations on average.
-        SELECT few.factor * percentile_cont(few.place) WITHIN GROUP (ORDER BY abs(w.amount - s.usual)) AS amount,
-               few.factor * percentile_cont(few.place) WITHIN GROUP (ORDER BY abs(w.payments - s.usual_payments)) AS payments,
-               few.factor * percentile_cont(few.place) WITHIN GROUP (ORDER BY abs(w.payments_of_all - s.usual_payments_of_all))
-                   AS payments_of_all
+        -- Only weeks that sold less than usual explain a drop, and days of a sale do not. 1.4826 times the median of how far they fell short is the
+        -- standard deviation of what is normal, and blind to outliers. Of no more weeks than are needed two may be outliers, days of a sale say,
+        -- and the third what is normal: then the largest counts, which is 1.24 standard deviations on average if it is not one.
+        SELECT few.factor * percentile_cont(few.place) WITHIN GROUP (ORDER BY s.usual - w.amount) FILTER (WHERE w.amount <= s.usual) AS amount,
+               few.factor * percentile_cont(few.place) WITHIN GROUP (ORDER BY s.usual_payments - w.payments)
+                   FILTER (WHERE w.payments <= s.usual_payments) AS payments,
+               few.factor * percentile_cont(few.place) WITHIN GROUP (ORDER BY s.usual_payments_of_all - w.payments_of_all)
+                   FILTER (WHERE w.payments_of_all <= s.usual_payments_of_all) AS payments_of_all,
+               -- What is usual is itself known from so many weeks only.
+               1 + 1.0 / cardinality(s.amounts) AS doubt
         FROM unnest(s.amounts, s.counts, s.counts_of_all) AS w (amount, payments, payments_of_all)
         CROSS JOIN (VALUES (true, 1.0, 1 / 1.24), (false, 0.5, 1.4826)) AS few (applies, place, factor)
         WHERE few.applies = (cardinality(s.amounts) <= $6::int)
@@ -146,18 +150,18 @@ marks AS (
         -- Signed root of the likelihood ratio of two Poisson counts, less sure by as much as weeks scatter more than those do.
         SELECT max(sqrt(
             2 * (n.usual - n.payments + CASE WHEN n.payments > 0 THEN n.payments * ln(n.payments / n.usual) ELSE 0 END)
-            / (greatest(1, power(n.scatter, 2) / n.usual) + power($10::float8, 2) * n.usual)
+            / (greatest(1, power(n.scatter, 2) / n.usual) * scatter.doubt + power(n.unexplained, 2) * n.usual)
         )) AS strength
         FROM (
-            VALUES (s.payments, s.usual_payments, scatter.payments, 1),
-                   -- All currencies tell of this one if they lost as much together.
-                   (s.payments_of_all, s.usual_payments_of_all, scatter.payments_of_all, 1 - $8::float8)
-        ) AS n (payments, usual, scatter, most)
+            VALUES (s.payments, s.usual_payments, scatter.payments, 1, $16::float8),
+                   -- All currencies tell of this one if they lost as much together, and more than a holiday takes.
+                   (s.payments_of_all, s.usual_payments_of_all, scatter.payments_of_all, 1 - greatest($8::float8, $17::float8), $10::float8)
+        ) AS n (payments, usual, scatter, most, unexplained)
         WHERE n.payments < n.usual AND n.payments <= n.usual * n.most
     ) AS c
     CROSS JOIN LATERAL (
         SELECT greatest(
-            (s.usual - s.amount) / sqrt(power(scatter.amount, 2) + s.squares + power($10::float8 * s.usual, 2)), c.strength
+            (s.usual - s.amount) / sqrt((power(scatter.amount, 2) + s.squares) * scatter.doubt + power($16::float8 * s.usual, 2)), c.strength
         ) AS strength
     ) AS g
     WHERE g.strength >= $9::float8

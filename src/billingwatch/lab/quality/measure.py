@@ -14,7 +14,7 @@ from billingwatch.lab.quality.truth import Alarm, Truth, alarm_of, first_arrival
 from billingwatch.simulate.deliveries import deliver_and_tell
 from billingwatch.simulate.profiles import PROFILES
 from billingwatch.simulate.seasons import DAY
-from billingwatch.simulate.stream import simulate
+from billingwatch.simulate.stream import rhythm_of, simulate
 from billingwatch.tenancy.lanes import Lane, control_plane
 from billingwatch.tenancy.provision import provision
 from billingwatch.tenancy.registry import load_tenant
@@ -51,16 +51,12 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 async def measure(stream: Stream, dsn: str, seal: Seal, on_day: Callable[[], None] = lambda: None) -> Measured:
     """Measure one stream with a tenant of its own, which is gone afterwards."""
     began = time.perf_counter()
-    events, labels = simulate(
-        seed=stream.seed,
-        start=stream.start,
-        days=stream.days,
-        profile=msgspec.structs.replace(PROFILES[stream.kind], shape=stream.shape),
-        incidents=stream.incidents,
-    )
+    profile = msgspec.structs.replace(PROFILES[stream.kind], shape=stream.shape)
+    events, labels = simulate(seed=stream.seed, start=stream.start, days=stream.days, profile=profile, incidents=stream.incidents)
+    rhythm = rhythm_of(seed=stream.seed, start=stream.start, days=stream.days, profile=profile)
     until = int(stream.start.timestamp()) + stream.days * DAY
     # What would come after the end has not come.
-    sent, delivery_labels = deliver_and_tell(events, seed=stream.seed, troubles=stream.troubles)
+    sent, delivery_labels = deliver_and_tell(events, seed=stream.seed, troubles=stream.troubles, rhythm=rhythm)
     deliveries = [delivery for delivery in sent if delivery.at <= until]
     simulated = time.perf_counter()
     arrivals = first_arrivals_of(deliveries)
