@@ -192,7 +192,7 @@ TROUBLES: Mapping[str, TroubleKind] = MappingProxyType(
             detector="webhook_silence",
             description="nothing arrives for hours or days, then Stripe's retries do",
             plan=nobody_answers,
-            also=("webhook_lag",),
+            also=("webhook_lag", "revenue_drop"),  # until the retries come, nobody can tell it from a shop in which nobody buys
             fits=_happens_often,
         ),
     }
