@@ -88,7 +88,7 @@ async def test_a_process_of_the_release_before_runs_on_when_its_tenants_have_bee
 ) -> None:
     tenant, made = acme
     async with tenant_scope(control, tenant) as scoped:
-        await scoped.execute(COLUMN)
+        await scoped.execute(f"RESET ROLE; {COLUMN}")  # only an owner may
     await control.execute("UPDATE control.tenants SET revision = 'of a newer release'")
 
     with capture_logs() as logs, running(settings) as url:
