@@ -92,7 +92,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if os.environ.get(ISOLATION) == "row":
         for item in items:
-            if item.get_closest_marker("schema_isolation"):
+            if item.get_closest_marker("schema_isolation") and not item.get_closest_marker("row_isolation"):
                 item.add_marker(pytest.mark.skip(reason="about schemas of tenants"))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import subprocess
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from billingwatch.billing.readers import READERS, read_event
+from billingwatch.detection.registry import DETECTORS
 from billingwatch.simulate.incidents.registry import INCIDENTS
 from billingwatch.simulate.profiles import PROFILES
 from billingwatch.simulate.stream import simulate
@@ -46,6 +47,16 @@ def test_every_make_target_that_is_named_exists() -> None:
     named = set(re.findall(r"`?make ([a-z-]+)", README))
 
     assert named <= known
+
+
+def test_how_often_time_is_judged_is_told() -> None:
+    steps = {detector.name: detector.every for detector in DETECTORS.values() if detector.every is not None}
+
+    daily = {name for name, step in steps.items() if step != timedelta(hours=1)}
+
+    assert {name: steps[name] for name in daily} == {"card_expiry": timedelta(days=1)}
+    [told] = re.findall(r"those that judge time itself \((.+?)\) do so once an hour, expiring cards once a day", README, re.DOTALL)
+    assert len(told.split(",")) == len(steps) - len(daily)
 
 
 def test_every_view_is_named() -> None:

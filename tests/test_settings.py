@@ -169,3 +169,11 @@ def test_every_setting_is_described():
     assert {field.name: any(meta.description for meta in hints[field.name].__metadata__) for field in FIELDS} == {
         field.name: True for field in FIELDS
     }
+
+
+@pytest.mark.parametrize("isolation", [{}, {"ISOLATION": "schema"}])
+def test_partitions_of_what_is_not_shared_are_refused(isolation: dict[str, str]):
+    with pytest.raises(SettingsInvalid, match="BILLINGWATCH_PARTITIONS is for BILLINGWATCH_ISOLATION=row"):
+        load(PARTITIONS="16", **isolation)
+
+    assert load(PARTITIONS="0", **isolation).partitions == 0

@@ -76,6 +76,8 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
             given[name] = msgspec.convert(text, known[name].type, strict=False, dec_hook=_decode_path)
         except msgspec.ValidationError as error:
             faults.append(f"{variable}: {error}")
+    if given.get("partitions") and environ.get(f"{PREFIX}ISOLATION", "") in {"", "schema"}:
+        faults.append(f"{PREFIX}PARTITIONS is for {PREFIX}ISOLATION=row")
     if faults:
         raise SettingsInvalid(faults="; ".join(faults))
     data_dir = given.pop("data_dir", None) or default_data_dir(environ)

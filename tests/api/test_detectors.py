@@ -181,6 +181,9 @@ async def test_a_change_of_another_shape_is_refused(http: httpx.AsyncClient, acm
 
         assert answer.status_code == 400, body
 
+    nothing = await http.patch("/detectors/fraud_spike", headers=bearer(acme[1]))
+    assert nothing.json()["errors"] == [{"message": "it is missing", "key": "data", "source": "body"}]
+
 
 async def test_a_changed_threshold_counts_from_the_next_event_on(http: httpx.AsyncClient, acme: Acme) -> None:
     await charged_twice(http, acme[1], "cus_before", seconds=90, ago=40_000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -9,8 +10,10 @@ from typing import Any
 
 import httpx
 import pytest
+from click.testing import CliRunner
 from structlog.testing import capture_logs
 
+from billingwatch.cli.detectors import detectors
 from billingwatch.clock import utc_now
 from billingwatch.errors import TenantOutdated
 from billingwatch.postgres import migrations, revisions
@@ -88,7 +91,7 @@ async def test_a_process_of_the_release_before_runs_on_when_its_tenants_have_bee
 ) -> None:
     tenant, made = acme
     async with tenant_scope(control, tenant) as scoped:
-        await scoped.execute(COLUMN)
+        await scoped.execute(f"RESET ROLE; {COLUMN}")  # only an owner may
     await control.execute("UPDATE control.tenants SET revision = 'of a newer release'")
 
     with capture_logs() as logs, running(settings) as url:
@@ -112,14 +115,17 @@ async def test_the_events_of_a_tenant_that_is_too_old_are_recorded_and_processed
         async with httpx.AsyncClient(base_url=url, timeout=30) as http:
             answers = [await post(http, made.webhook_token, payload) for payload in charges(3, seed=1)]
             refused = await http.get("/anomalies", headers=bearer(made))
+            unset = await http.patch("/detectors/fraud_spike", headers=bearer(made), json={"active": False})
             waiting = await control.fetchval("SELECT count(*) FROM control.pending_events")
             metrics = (await http.get("/metrics")).text
             await migrate_fleet(control, database, Options())
             await projected(3)
             read = await http.get("/anomalies", headers=bearer(made))
+            detector = await http.get("/detectors/fraud_spike", headers=bearer(made))
 
     assert [answer.status_code for answer in answers] == [200] * 3
     assert (refused.status_code, read.status_code) == (503, 200)
+    assert (unset.status_code, detector.json()["state"]) == (503, "active")
     assert refused.headers["retry-after"]
     assert "too old for this release" in refused.json()["detail"]
     assert waiting == 3
@@ -128,14 +134,21 @@ async def test_the_events_of_a_tenant_that_is_too_old_are_recorded_and_processed
     assert await control.fetchval(f"SELECT count(*) FROM {tenant.schema_name}.events") == 3
 
 
-async def test_a_command_says_that_a_tenant_is_too_old_and_what_to_do(control: Any, database: str, acme: Acme, seal: Any) -> None:
-    await migrate_fleet(control, database, Options(back=True))
+async def test_a_command_says_that_a_tenant_is_too_old_and_what_to_do(
+    control: Any, database: str, acme: Acme, seal: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await migrate_fleet(control, database, Options(back=True, isolation=settings.isolation))
     tenant = await load_tenant(control, seal, "acme")
+    for name in ("database_url", "secret_key", "isolation"):
+        monkeypatch.setenv(f"BILLINGWATCH_{name.upper()}", getattr(settings, name))
 
     with pytest.raises(TenantOutdated, match=f"revision {tenant.revision}, too old for this release") as raised:
         await Replay(database, tenant, utc_now).run(charges(1, seed=1))
+    tried = await asyncio.to_thread(CliRunner().invoke, detectors, ["set", "acme", "fraud_spike", "--off"])
 
     assert raised.value.hint == "run `billingwatch migrate`"
+    assert isinstance(tried.exception, TenantOutdated)
+    assert await control.fetchval("SELECT count(*) FROM control.detector_settings") == 0
 
 
 async def test_a_months_events_are_processed_at_the_oldest_revision_that_is_supported(
@@ -154,5 +167,5 @@ async def test_a_months_events_are_processed_at_the_oldest_revision_that_is_supp
 
     assert tenant.revision == revisions.OLDEST
     assert (done.processed, done.dead, done.refused) == (len(bodies), 0, [])
-    detectors = await control.fetch(f"SELECT DISTINCT detector FROM {tenant.schema_name}.anomalies")
-    assert len(detectors) >= 10
+    found = await control.fetch(f"SELECT DISTINCT detector FROM {tenant.schema_name}.anomalies")
+    assert len(found) >= 10

@@ -290,6 +290,7 @@ async def test_tenants_with_new_events_to_process_are_announced_after_the_commit
     assert announced == [{one.tenant_id, other.tenant_id}, {other.tenant_id}]
 
 
+@pytest.mark.schema_isolation
 async def test_a_lock_on_one_tenants_table_does_not_hold_up_the_others(
     make_recorder, make_delivery, provision_tenant, rows, connect, tenant
 ):

@@ -42,6 +42,7 @@ def changed(metadata: MetaData, table: str, *parts: Column | Index) -> MetaData:
     return copy
 
 
+@pytest.mark.schema_isolation
 @pytest.mark.parametrize("plane", ["control", "tenant"])
 async def test_a_revision_makes_the_schema_what_the_definitions_say_and_back(control, database, release, tenant, script, plane):
     column = Column("notes", JSONB, nullable=False, server_default=text("'{}'"))

@@ -18,6 +18,8 @@ from billingwatch.tenancy.fleet_plan import Options, plan_fleet
 from billingwatch.tenancy.migrate import FleetState, fleet_state, take_back_control_plane
 from billingwatch.tenancy.scope import tenant_scope
 
+pytestmark = pytest.mark.schema_isolation  # what migrates the schema of all tenants is in test_row_isolation.py
+
 BEFORE = migrations.head("tenant")  # what the revisions that a test adds come after
 ADD = "ALTER TABLE customers ADD COLUMN nickname text"
 DROP = "ALTER TABLE customers DROP COLUMN nickname"

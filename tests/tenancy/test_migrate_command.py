@@ -18,6 +18,8 @@ from billingwatch.postgres import migrations
 from billingwatch.settings import Settings
 from billingwatch.tenancy.scope import tenant_scope
 
+pytestmark = pytest.mark.schema_isolation  # but for what says otherwise
+
 # The command as the next release would run it.
 NEXT_RELEASE = """
 import sys

@@ -58,12 +58,16 @@ async def list_detectors(access: NamedDependency[TenantAccess]) -> DetectorList:
 
 @get("/detectors/{name:str}", tags=["detectors"], summary="One detector")
 async def show_detector(access: NamedDependency[TenantAccess], name: Name) -> DetectorRow:
-    return await _shown(access, name)
+    detector, tuning = find_detector(name), await _tuning(access)
+    async with access.reading() as connection:
+        return describe(detector, tuning, beginning=await beginning(connection), as_of=access.as_of())
 
 
 @patch("/detectors/{name:str}", tags=["detectors"], summary="Turn a detector on or off, or set thresholds; effective at once")
 async def set_detector(access: NamedDependency[TenantAccess], name: Name, data: JSONBody[DetectorChange]) -> DetectorRow:
     detector = find_detector(name)
+    async with access.reading() as connection:  # first, so that who is told that the tenant's tables cannot be read has changed nothing
+        begun = await beginning(connection)
     async with access.settings() as control:
         await change_setting(
             control,
@@ -73,7 +77,7 @@ async def set_detector(access: NamedDependency[TenantAccess], name: Name, data: 
             actor=access.actor,
         )
     access.changed()
-    return await _shown(access, name)
+    return describe(detector, await _tuning(access), beginning=begun, as_of=access.as_of())
 
 
 @post(
@@ -95,12 +99,6 @@ async def show_stats(
     opened = None if since is None else read_since(since, as_of=access.as_of())
     async with access.reading() as connection:
         return StatsList(detectors=await count_by_detector(connection, since=opened))
-
-
-async def _shown(access: TenantAccess, name: str) -> DetectorRow:
-    detector, tuning = find_detector(name), await _tuning(access)
-    async with access.reading() as connection:
-        return describe(detector, tuning, beginning=await beginning(connection), as_of=access.as_of())
 
 
 async def _tuning(access: TenantAccess) -> Tuning:

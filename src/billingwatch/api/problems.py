@@ -84,10 +84,16 @@ def answer_error(_: Request[Any, Any, Any], error: errors.BillingWatchError) -> 
 
 
 def answer_http_exception(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
-    extra = error.extra if isinstance(error.extra, list) else None
+    extra = [_told(fault) for fault in error.extra] if isinstance(error.extra, list) else None
     title = _TITLES.get(error.status_code, "Error")
     problem = Problem(status=error.status_code, title=title, detail=error.detail or None, errors=extra)
     return _response(problem, dict(error.headers or {}))
+
+
+def _told(fault: dict[str, Any]) -> dict[str, Any]:
+    """Of what is missing Litestar says the name alone, in quotes."""
+    missing = "key" in fault and fault.get("message") == repr(fault["key"])
+    return {**fault, "message": "it is missing"} if missing else fault
 
 
 def answer_exception(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

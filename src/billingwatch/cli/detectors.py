@@ -68,7 +68,7 @@ def set_(tenant: str, name: str, pairs: tuple[str, ...], active: bool | None, *,
         raise InputInvalid(reason="there is nothing to set", hint="give --set KEY=VALUE, --on, --off or --reset")
 
     async def work(session: Session) -> DetectorRow:
-        found = await session.tenant(tenant)
+        found = usable(await session.tenant(tenant))
         await change_setting(
             session.control,
             found,
