@@ -23,7 +23,7 @@ from billingwatch.lab.isolation.world import Task
 from billingwatch.settings import load_settings
 
 GRID = ["--quick", "--tenants", "12", "--repetitions", "1"]
-MEASURED = ("catalog", "memory", "blast", "transfer", "ingest")
+MEASURED = ("catalog", "memory", "blast", "broken", "transfer", "ingest")
 pytestmark = pytest.mark.timeout(300)
 
 
@@ -70,6 +70,11 @@ def figure(measured: Path):
 def test_no_mistake_shows_a_strangers_row_in_either_isolation(figure):
     for mistake in ("read", "written", "unscoped", "analyst"):
         assert figure("blast", mistake, "schema") == figure("blast", mistake, "row") == 0
+
+
+def test_a_broken_migration_is_one_tenants_with_schemas_and_everybodys_with_rows(figure):
+    assert figure("broken", "behind", "schema") == pytest.approx(100 / 12)
+    assert figure("broken", "behind", "row") == 100
 
 
 def test_schemas_cost_catalog_and_memory_that_rows_do_not(figure):

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from billingwatch.lab.isolation.dimensions import (
     analyst,
     blast,
+    broken,
     catalog,
     connect,
     dump,
@@ -42,6 +43,7 @@ DIMENSIONS = MappingProxyType(
             neighbour,
             provision,
             migration,
+            broken,
             transfer,
             dump,
             upkeep,

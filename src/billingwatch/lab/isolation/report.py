@@ -22,7 +22,9 @@ OURS, THEIRS = "schema", "row"  # the arms whose comparison answers the question
 PLOTS = "plots"
 TEXT = Path(__file__).with_name("report.md")
 
-_FIGURE = re.compile(r"\[\[([a-z_]+)\.([a-z0-9_]+)\.([a-z]+)(?:/([a-z]+))?\.(\d+)\]\]")
+REFERENCE = 1000  # tenants: the text speaks of as many, or of the most that were measured up to it
+
+_FIGURE = re.compile(r"\[\[([a-z_]+)\.([a-z0-9_]+)\.([a-z]+)(?:/([a-z]+))?\]\]")
 _VOLUMES: Mapping[Volume, str] = {"each": "the same rows for each tenant", "total": "the same rows in all"}
 
 
@@ -44,13 +46,20 @@ def write_report(results: Results, directory: Path) -> Path:
     for name, part in parts.items():
         text = text.replace(f"<!-- {name} -->", part)
     path = directory / "report.md"
-    path.write_text(_FIGURE.sub(lambda found: _figure(summary, *found.groups()), text), encoding="utf-8")
+    tenants = _reference(summary)
+    text = _FIGURE.sub(lambda found: _figure(summary, tenants, *found.groups()), text).replace("[[tenants]]", f"{tenants:,}")
+    path.write_text(text, encoding="utf-8")
     return path
 
 
-def _figure(summary: Summary, dimension: str, measure: str, arm: str, other: str | None, tenants: str) -> str:
-    """What stands for [[dimension.measure.arm.tenants]], or for the ratio [[dimension.measure.arm/other.tenants]]."""
-    values = summary.get(Spot(dimension=dimension, measure=measure, volume="each", choice="uniform", tenants=int(tenants)), {})
+def _reference(summary: Summary) -> int:
+    counts = {spot.tenants for spot in summary}
+    return max((count for count in counts if count <= REFERENCE), default=min(counts))
+
+
+def _figure(summary: Summary, tenants: int, dimension: str, measure: str, arm: str, other: str | None) -> str:
+    """What stands for [[dimension.measure.arm]], or for the ratio [[dimension.measure.arm/other]]."""
+    values = summary.get(Spot(dimension=dimension, measure=measure, volume="each", choice="uniform", tenants=tenants), {})
     if arm not in values or (other is not None and other not in values):
         return "(not measured)"
     return number(values[arm].median) if other is None else times(values[arm].median / values[other].median)
@@ -93,6 +102,8 @@ def _crossovers(summary: Summary) -> str:
         for dimension, measure in _headlines()
         for point in crossovers(measure, _by_tenants(summary, dimension, measure.key), OURS, THEIRS)
     ]
+    if len({spot.tenants for spot in summary}) == 1:
+        return "- Only one number of tenants was measured."
     return "\n".join(lines) or "- Nowhere: who wins at one number of tenants loses at none."
 
 
