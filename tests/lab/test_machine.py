@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import mmap
 import os
 import subprocess
 import sys
@@ -32,6 +33,17 @@ def test_memory_that_nobody_shares_is_the_least_of_the_three():
     found = memory(os.getpid())
 
     assert 0 < found.private <= found.pss <= found.rss
+
+
+@linux
+def test_a_shared_mapping_is_nobodys_own_even_when_only_one_has_used_it():
+    before = memory(os.getpid())
+    with mmap.mmap(-1, 40 * 2**20) as shared:
+        shared.write(b"x" * len(shared))
+        after = memory(os.getpid())
+
+    assert after.rss > before.rss + 35
+    assert after.private < before.private + 5
 
 
 @linux

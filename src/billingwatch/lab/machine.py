@@ -13,7 +13,8 @@ PROC = Path("/proc")
 MB = 1024  # KB
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_ROLLUP = re.compile(r"^(Rss|Pss|Private_Clean|Private_Dirty):\s+(\d+) kB$", re.MULTILINE)
+_MAPPING = re.compile(r"^[0-9a-f]+-[0-9a-f]+ ...([ps]) ", re.MULTILINE)
+_SIZE = re.compile(r"^(Rss|Pss|Private_Clean|Private_Dirty):\s+(\d+) kB$", re.MULTILINE)
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,7 +26,10 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
-    """Megabytes: all pages mapped, these with shared ones divided among their users, and those that nobody shares."""
+    """Megabytes: all pages mapped, these with shared ones divided among their users, and those that nobody shares or could.
+
+    PostgreSQL's buffers are everybody's, even those that only one backend has used so far.
+    """
 
     rss: float
     pss: float
@@ -72,11 +76,17 @@ def busy_seconds() -> float | None:
 def memory(pid: int | None) -> Memory | None:
     """Memory of one process; None where it cannot be read."""
     try:
-        text = (PROC / str(pid) / "smaps_rollup").read_text(encoding="ascii")
+        text = (PROC / str(pid) / "smaps").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    found = {name: int(kilobytes) / MB for name, kilobytes in _ROLLUP.findall(text)}
-    return Memory(rss=round(found["Rss"], 1), pss=round(found["Pss"], 1), private=round(found["Private_Clean"] + found["Private_Dirty"], 1))
+    rss = pss = private = 0
+    _, *parts = _MAPPING.split(text)
+    for sharing, sizes in zip(parts[::2], parts[1::2], strict=True):
+        found = {name: int(kilobytes) for name, kilobytes in _SIZE.findall(sizes)}
+        rss, pss = rss + found["Rss"], pss + found["Pss"]
+        if sharing == "p":
+            private += found["Private_Clean"] + found["Private_Dirty"]
+    return Memory(rss=round(rss / MB, 1), pss=round(pss / MB, 1), private=round(private / MB, 1))
 
 
 def parent_named(pid: int, name: str) -> int | None:
