@@ -15,6 +15,8 @@ import pytest
 
 from billingwatch.billing.readers import READERS, read_event
 from billingwatch.detection.registry import DETECTORS
+from billingwatch.lab.isolation.report import write_report
+from billingwatch.lab.isolation.results import Results
 from billingwatch.simulate.incidents.registry import INCIDENTS
 from billingwatch.simulate.profiles import PROFILES
 from billingwatch.simulate.stream import simulate
@@ -33,8 +35,18 @@ def tables() -> ModuleType:
     return module
 
 
-def test_the_tables_of_detectors_and_settings_are_those_of_the_code(tables: ModuleType) -> None:
+def test_the_tables_are_those_of_the_code_and_of_the_results(tables: ModuleType) -> None:
     assert tables.render(README) == README, "run `.venv/bin/python scripts/readme_tables.py`"
+
+
+def test_the_report_of_the_isolations_says_what_its_results_say(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    directory = ROOT / "docs" / "isolation"
+
+    written = write_report(Results(directory / "results"), tmp_path)
+
+    assert written.read_bytes() == (directory / "report.md").read_bytes(), "run `billingwatch lab report` again"
+    assert {path.name for path in (tmp_path / "plots").iterdir()} == {path.name for path in (directory / "plots").iterdir()}
 
 
 def test_every_make_target_that_is_named_exists() -> None:

@@ -80,15 +80,20 @@ class Run:
             await control.execute(sql["vacuum"])
             with suppress(asyncpg.InsufficientPrivilegeError):
                 await control.execute(sql["checkpoint"])
-            self._postmaster = parent_named(control.get_server_pid(), "postgres")
-            self.postgres_version = await control.fetchval(sql["version"])
+        await self._meet_server()
         return fleet
 
+    async def _meet_server(self) -> None:
+        async with self.stage.control() as control:
+            self._postmaster = parent_named(control.get_server_pid(), "postgres")
+            self.postgres_version = await control.fetchval(sql["version"])
+
     def again(self, options: Options) -> Run:
-        """Books for other options, over the same tenants."""
+        """Books for other options, over the same tenants; the server may have been started anew since."""
         run = copy(self)
         run.options, run.costs, run.remarks = options, [], []
         run._seed = options.seed * 1000  # noqa: SLF001 - one of its own kind
+        asyncio.run(run._meet_server())  # noqa: SLF001
         return run
 
     def next_seed(self) -> int:

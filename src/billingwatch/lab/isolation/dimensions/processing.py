@@ -42,13 +42,15 @@ def measure(task: Task) -> Figures:
 async def _forget(task: Task) -> None:
     async with task.stage.control() as control:
         await control.execute(sql["forget"])
+        await control.execute(sql["judged"])
 
 
 DIMENSION = Dimension(
     key="processing",
     title="Processing events",
     method="The whole service: events are posted as fast as they are acknowledged, and the clock runs until each is projected and every detector "
-    "has looked at it. One event for each tenant has gone through before. Memory is the private memory of the processing backends afterwards.",
+    "has looked at it. One event for each tenant has gone through before. "
+    "The detectors of time have nothing to do meanwhile. Memory is the private memory of the processing backends afterwards.",
     measures=(
         Measure(key="processed_per_second", title="recorded and processed", unit="events/s", better="more", headline=True),
         Measure(key="postgres_us", title="CPU of PostgreSQL per event", unit="µs"),
