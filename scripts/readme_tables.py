@@ -1,4 +1,4 @@
-"""Write the README's tables of detectors and settings from the code: .venv/bin/python scripts/readme_tables.py"""
+"""Write the README's tables of detectors and settings from the code, that of isolations from its results: .venv/bin/python scripts/readme_tables.py"""
 
 from __future__ import annotations
 
@@ -10,9 +10,31 @@ from typing import get_args, get_origin
 import msgspec
 
 from billingwatch.detection.registry import DETECTORS
+from billingwatch.lab.isolation.registry import DIMENSIONS
+from billingwatch.lab.isolation.results import Results
+from billingwatch.lab.isolation.summary import Spot, summarize
+from billingwatch.lab.isolation.words import number, table
 from billingwatch.settings import PREFIX, Settings
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+RESULTS = ROOT / "docs" / "isolation" / "results"
+COUNTS = (1000, 10_000)  # of tenants
+MEASURES = (
+    ("ingest", "events_per_second"),
+    ("processing", "processed_per_second"),
+    ("ingest", "backend_mb"),
+    ("processing", "backend_mb"),
+    ("provision", "rendered"),
+    ("migration", "column"),
+    ("analyst", "small"),
+    ("overview", "again"),
+    ("transfer", "remove"),
+    ("transfer", "back_at_once"),
+    ("neighbour", "refused"),
+    ("dump", "seconds"),
+    ("upkeep", "recovery"),
+)
 
 
 def detectors() -> str:
@@ -28,12 +50,25 @@ def settings() -> str:
     return "\n".join(["| variable | default | meaning |", "|---|---|---|", *rows])
 
 
+def isolation() -> str:
+    """What the committed run of the experiment measured, of what decides most."""
+    summary = summarize(Results(RESULTS).read())
+    rows = []
+    for key, name in MEASURES:
+        [measure] = [measure for measure in DIMENSIONS[key].measures if measure.key == name]
+        found = [summary.get(Spot(dimension=key, measure=name, volume="each", choice="uniform", tenants=count), {}) for count in COUNTS]
+        figures = [number(values[arm].median) if arm in values else "–" for values in found for arm in ("schema", "row")]
+        if "–" not in figures:
+            rows.append([f"{DIMENSIONS[key].title}: {measure.title}, {measure.unit}", *figures])
+    return table(["", *(f"{arm}, {count:,}" for count in COUNTS for arm in ("schemas", "rows"))], rows)
+
+
 def render(readme: str) -> str:
-    """The README with both tables as the code has them."""
-    for name, table in (("detectors", detectors()), ("settings", settings())):
+    """The README with all tables as they ought to be."""
+    for name, text in (("detectors", detectors()), ("settings", settings()), ("isolation", isolation())):
         readme, count = re.subn(
             rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)",
-            lambda found, table=table: f"{found[1]}{table}\n{found[2]}",
+            lambda found, text=text: f"{found[1]}{text}\n{found[2]}",
             readme,
             flags=re.DOTALL,
         )

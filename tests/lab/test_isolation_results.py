@@ -188,3 +188,11 @@ def test_where_the_better_one_has_none_the_report_gives_both_figures(tmp_path: P
 def test_a_report_of_nothing_is_refused(tmp_path: Path):
     with pytest.raises(InputInvalid, match="no results"):
         write_report(Results(tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize(("times", "winner"), [(1, None), (3, "row")])
+def test_a_single_repetition_proves_less(times: int, winner: str | None):
+    verdict = compare(LESS, 10, {"schema": value(13.0, times=times), "row": value(10.0, times=times)}, "schema", "row")
+
+    assert verdict is not None
+    assert verdict.winner == winner

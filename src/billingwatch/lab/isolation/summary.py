@@ -16,6 +16,7 @@ from billingwatch.lab.isolation.dimension import Measure
 from billingwatch.lab.isolation.results import Result
 
 EVEN = 1.1  # times, up to which a difference is called none
+EVEN_ALONE = 1.5  # the same where one repetition does not tell how far repetitions lie apart
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,14 +68,14 @@ def _value(figures: Sequence[float]) -> Value:
 
 
 def compare(measure: Measure, tenants: int, values: Mapping[str, Value], one: str, other: str) -> Verdict | None:
-    """Which of two arms is better: beyond EVEN, and with no repetition of the one as good as any of the other. None where one is missing."""
+    """Which of two arms is better: beyond EVEN or EVEN_ALONE, and with no repetition of the one as good as any of the other. None where one is missing."""
     if measure.better is None or one not in values or other not in values:
         return None
     good, bad = (one, other) if _better(measure, values[one].median, values[other].median) else (other, one)
     ratio = _times(values[good].median, values[bad].median)
     apart = values[good].high < values[bad].low if measure.better == "less" else values[good].low > values[bad].high
     alone = min(values[good].times, values[bad].times) == 1
-    winner = good if ratio > EVEN and (apart or alone) else None
+    winner = good if apart and ratio > (EVEN_ALONE if alone else EVEN) else None
     return Verdict(tenants=tenants, winner=winner, ratio=ratio, good=values[good].median, bad=values[bad].median)
 
 
