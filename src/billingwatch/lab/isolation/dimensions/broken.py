@@ -20,7 +20,7 @@ COLUMN = "lab"
 
 
 def measure(task: Task) -> Figures:
-    """Break one tenant, migrate, count those that are behind; mend it, and go back to where it was."""
+    """Break one tenant, migrate, count those that are behind; mend it, and go back to where it was. RuntimeError when it cannot be mended."""
     with releases_to_come(task.stage.directory) as releases:
         releases.add(new_column(COLUMN))
         return asyncio.run(_measure(task))
@@ -31,11 +31,19 @@ async def _measure(task: Task) -> Figures:
     async with task.stage.control() as control:
         await control.execute(sql["break"].format(schema=schema, column=COLUMN))
         await _migrate(task, control)
-        behind = await control.fetchval(sql["behind"], migrations.head("tenant"), task.arm.isolation)
+        behind = await _behind(task, control)
         await control.execute(sql["mend"].format(schema=schema, column=COLUMN))
         await _migrate(task, control)
+        if left := await _behind(task, control):
+            message = f"{left} tenants are still behind"
+            raise RuntimeError(message)
         await _migrate(task, control, back=True)
     return {"behind": 100 * behind / len(task.members)}
+
+
+async def _behind(task: Task, control: ControlConnection) -> int:
+    tenants: int = await control.fetchval(sql["behind"], migrations.head("tenant"), task.arm.isolation)
+    return tenants
 
 
 async def _migrate(task: Task, control: ControlConnection, *, back: bool = False) -> None:
