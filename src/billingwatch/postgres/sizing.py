@@ -18,7 +18,7 @@ ROOMY = 4 * GB  # from where on 60 MB for a table of locks do not matter
 def sized(memory: int | None = None) -> Mapping[str, str]:
     """PostgreSQL's settings for `memory` bytes, by default those of this machine.
 
-    Ten thousand tenants that write at once keep some 400 MB of pages in use, and a dump of them takes 150,000 locks.
+    Every tenant that writes keeps pages of its own in use, and a dump of ten thousand tenants takes 100,000 locks.
     """
     memory = machine_memory() if memory is None else memory
     buffers = min(max(memory // BUFFERS_SHARE, BUFFERS_LEAST), BUFFERS_MOST)
