@@ -9,6 +9,7 @@ from statistics import median
 
 from billingwatch.lab.isolation.dimension import Dimension, Figures, Measure
 from billingwatch.lab.isolation.online import create_online
+from billingwatch.lab.isolation.rest import await_rest
 from billingwatch.lab.isolation.world import Task
 from billingwatch.lab.latency import summarize
 from billingwatch.postgres.connections import ControlConnection
@@ -24,6 +25,7 @@ sql = load_statements(__file__, "provision.sql")
 NEW = 10  # tenants
 OFFERED = 200  # events/s of the bystanders
 PAUSE = 0.1  # seconds between two tenants while others send
+PATIENCE = 300  # seconds with what autovacuum has still to do
 MILLI = 1000
 
 
@@ -55,6 +57,7 @@ async def _provision(task: Task) -> tuple[list[float], list[float]]:
     rendered: list[float] = []
     prepared: list[float] = []
     async with task.stage.control() as control:
+        await await_rest(control, patience=PATIENCE)
         for number in range(NEW):
             began = time.perf_counter()
             await _new(task, control, f"new-{number}")
@@ -109,7 +112,7 @@ async def _remove(task: Task) -> None:
 DIMENSION = Dimension(
     key="provision",
     title="Provisioning",
-    method=f"{NEW} tenants, one after the other, as the product provisions them: control row, secret, key, and with schemas the migrations' rendered SQL, one "
+    method=f"{NEW} tenants, one after the other, as the product provisions them, once autovacuum is at rest: control row, secret, key, and with schemas the migrations' rendered SQL, one "
     "transaction each; median. Online means that Alembic connects and runs the revisions itself, one after the other. Prepared in advance means that the tables are there and a tenant only gets its name, its URL and its key. "
     f"Bystanders: the tenants that are there send {OFFERED} events/s, first alone, then while a tenant comes every {PAUSE * 1000:.0f} ms. The new tenants are removed.",
     measures=(
