@@ -172,8 +172,11 @@ class _Run:
                 async with asyncio.TaskGroup() as group:
                     for lane in lanes:
                         group.create_task(self._job(lane, work, attempt, in_use))
-            except* DatabaseUnavailable as failures:
-                raise failures.exceptions[0] from None
+            except ExceptionGroup as failures:
+                unavailable = failures.subgroup(DatabaseUnavailable)
+                if unavailable is None:
+                    raise
+                raise unavailable.exceptions[0] from None
             if not in_use or self._outcome.stopped_by is not None:
                 return
             tenants = in_use
