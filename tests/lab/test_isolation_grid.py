@@ -49,6 +49,13 @@ def test_one_repetition_is_enough_where_each_figure_is_a_sum_over_many_tenants()
     assert measured == [(roles.once_from - 1, 0), (roles.once_from - 1, 1), (roles.once_from - 1, 2), (roles.once_from, 0)]
 
 
+def test_what_a_tenant_does_to_others_is_not_measured_where_there_are_none():
+    alone = {cell.dimension for cell in EVERYTHING if cell.tenants == 1}
+
+    assert set(DIMENSIONS) - alone == {"blast", "broken", "neighbour"}
+    assert {cell.dimension for cell in EVERYTHING if cell.tenants == 10} == set(DIMENSIONS)
+
+
 def test_arms_are_asked_the_same():
     seeds = {(cell.tenants, cell.repetition, cell.seed) for cell in EVERYTHING}
 
@@ -73,19 +80,26 @@ def test_every_dimension_says_how_it_is_measured():
         assert len({measure.key for measure in dimension.measures}) == len(dimension.measures)
 
 
-def test_a_run_without_a_cell_says_what_there_is(tmp_path):
+@pytest.mark.parametrize(
+    ("dimension", "arm", "reason", "hint"),
+    [
+        ("catalog", "pool", "catalog: not measured for pool", "only ingest is"),
+        ("neighbour", "row", "neighbour: not measured with one tenant", "what a tenant does to others takes two"),
+    ],
+)
+def test_a_run_without_a_cell_says_what_there_is(tmp_path, dimension, arm, reason, hint):
     settings = load_settings({"BILLINGWATCH_DATA_DIR": str(tmp_path)})
 
-    with pytest.raises(InputInvalid, match="catalog: not measured for pool") as refused:
+    with pytest.raises(InputInvalid, match=reason) as refused:
         run_experiment(
             settings,
-            SCALE,
+            msgspec.structs.replace(SCALE, tenants=(1,)),
             Results(tmp_path / "out"),
-            dimensions=[DIMENSIONS["catalog"]],
-            arms=["pool"],
+            dimensions=[DIMENSIONS[dimension]],
+            arms=[arm],
             say=lambda _: None,
             show=lambda *_: None,
         )
 
-    assert refused.value.hint == "only ingest is"
+    assert refused.value.hint == hint
     assert list(tmp_path.iterdir()) == []

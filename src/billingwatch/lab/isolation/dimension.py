@@ -38,5 +38,7 @@ class Dimension(msgspec.Struct, frozen=True, kw_only=True):
     arms: tuple[str, ...] = ("schema", "row", "partitioned")
     choices: tuple[Choice, ...] = ("uniform",)
     volumes: tuple[Volume, ...] = ("each",)
+    fewest: int = 1
+    """Number of tenants from which it is a question; 2 where one tenant does something to the others."""
     once_from: int = 1_000_000
     """Number of tenants from which one repetition is enough, because it works through all of them, and its figures are sums."""

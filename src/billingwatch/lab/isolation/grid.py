@@ -21,7 +21,9 @@ def cells(dimensions: Sequence[Dimension], scale: Scale, arms: Sequence[str] = t
         for volume in VOLUMES:
             for repetition in range(scale.repetitions):
                 for dimension in dimensions:
-                    if volume not in dimension.volumes or (repetition and tenants >= dimension.once_from):
+                    if volume not in dimension.volumes or tenants < dimension.fewest:
+                        continue
+                    if repetition and tenants >= dimension.once_from:
                         continue
                     compared = [arm for arm in dimension.arms if arm in arms]
                     turn = repetition % max(len(compared), 1)

@@ -46,10 +46,7 @@ def run_experiment(
     """
     wanted = list(cells(dimensions, scale, arms))
     if not wanted:
-        raise InputInvalid(
-            reason=f"{', '.join(dimension.key for dimension in dimensions)}: not measured for {', '.join(arms)}",
-            hint=f"only {', '.join(dimension.key for dimension in DIMENSIONS.values() if set(dimension.arms) & set(arms))} is",
-        )
+        raise _nothing_to_measure(dimensions, arms)
     missing = [cell for cell in wanted if not results.has(cell)]
     done = len(wanted) - len(missing)
     failed = 0
@@ -81,6 +78,16 @@ def run_experiment(
                     show(done, len(wanted))
     if failed:
         raise CellsFailed(count=failed)
+
+
+def _nothing_to_measure(dimensions: Sequence[Dimension], arms: Sequence[str]) -> InputInvalid:
+    names = ", ".join(dimension.key for dimension in dimensions)
+    if any(set(dimension.arms) & set(arms) for dimension in dimensions):
+        return InputInvalid(reason=f"{names}: not measured with one tenant", hint="what a tenant does to others takes two")
+    return InputInvalid(
+        reason=f"{names}: not measured for {', '.join(arms)}",
+        hint=f"only {', '.join(dimension.key for dimension in DIMENSIONS.values() if set(dimension.arms) & set(arms))} is",
+    )
 
 
 def _measure(task: Task) -> Result:

@@ -62,4 +62,5 @@ DIMENSION = Dimension(
         Measure(key="analyst", title="strangers' rows an analyst sees", unit="rows"),
     ),
     measure=measure,
+    fewest=2,
 )

@@ -57,5 +57,6 @@ DIMENSION = Dimension(
     "table it is makes no difference. The fleet is migrated, and the tenants are counted that are not at head. Then it is mended, and taken back.",
     measures=(Measure(key="behind", title="tenants left behind by one tenant's mistake", unit="% of tenants", headline=True),),
     measure=measure,
+    fewest=2,
     once_from=10_000,
 )

@@ -104,4 +104,5 @@ DIMENSION = Dimension(
         Measure(key="refused", title="refused beside a lock on one tenant's table", unit="% of events", headline=True),
     ),
     measure=measure,
+    fewest=2,
 )
