@@ -9,7 +9,7 @@ vary, nor that some are large. Weeks that sold more than usual explain nothing: 
 Money counts when a customer pays or authorizes it, and nothing that is decided later takes it back: neither a refund, nor an authorization
 that expires, nor a bank debit or a voucher that fails days after. So a payment weighs the same now as in the weeks to come, and what was
 judged stays judged. An outage that is over is not judged on: the last quarter of the window must be low as well, and of twice its length the
-last half.
+last half. What is odd about one day, a public holiday say, weighs less in two.
 
 Accounts and currencies are judged apart, and amounts of different currencies never added up. But a checkout is one for all of them: how
 many payments fewer there are in all currencies together may be the proof that a currency's own are too few for. With less than three weeks

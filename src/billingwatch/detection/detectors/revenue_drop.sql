@@ -95,7 +95,11 @@ compared AS (
            max(g.amount / nullif(u.usual, 0)) FILTER (WHERE g.length = $4::interval)
                OVER (PARTITION BY g.account, g.currency, g.instant) AS recent_part,
            max(g.amount / nullif(u.usual, 0)) FILTER (WHERE g.length = $3::interval)
-               OVER (PARTITION BY g.account, g.currency, g.instant) AS whole_part
+               OVER (PARTITION BY g.account, g.currency, g.instant) AS whole_part,
+           max(g.payments_of_all / nullif(u.usual_payments_of_all, 0)) FILTER (WHERE g.length = $3::interval)
+               OVER (PARTITION BY g.account, g.currency, g.instant) AS whole_part_of_all,
+           max(u.usual_payments_of_all) FILTER (WHERE g.length = $3::interval)
+               OVER (PARTITION BY g.account, g.currency, g.instant) AS usual_of_window
     FROM gathered AS g
     CROSS JOIN LATERAL (
         -- Where history begins, as far as it matters to the instant.
@@ -117,13 +121,14 @@ compared AS (
 ),
 suspects AS (
     SELECT c.account, c.currency, c.ends_at, c.length, c.amount, c.payments, c.usual, c.usual_payments, c.squares, c.amounts, c.counts,
-           c.payments_of_all, c.usual_payments_of_all, c.counts_of_all
+           c.payments_of_all, c.usual_payments_of_all, c.counts_of_all, c.usual_of_window,
+           -- What is over shows in the long window for longer: its last half must be a drop as well.
+           c.length <= $3::interval OR coalesce(c.whole_part_of_all, 0) <= 1 - $8::float8 AS lasts_for_all
     FROM compared AS c
     WHERE c.usual_payments >= $7 AND c.usual > 0 AND c.amount <= c.usual * (1 - $8::float8)
       -- None usual in the recent part, at night say, tells nothing.
       AND coalesce(c.recent_part, 0) <= $11::float8
-      -- What is over shows in the long window for longer: its last half must be as low as all of it.
-      AND (c.length <= $3::interval OR coalesce(c.whole_part, 0) <= c.amount / c.usual)
+      AND (c.length <= $3::interval OR coalesce(c.whole_part, 0) <= 1 - $8::float8)
 ),
 marks AS (
     SELECT s.account, s.currency, s.ends_at, s.length, s.amount, s.payments, s.usual, s.usual_payments, s.amounts, s.counts,
@@ -147,21 +152,32 @@ marks AS (
         GROUP BY few.place, few.factor
     ) AS scatter
     CROSS JOIN LATERAL (
+        -- What is odd about one day is less of two, as far as both usually have payments.
+        SELECT CASE
+            WHEN s.length <= $3::interval THEN 1
+            ELSE greatest(s.usual_of_window, s.usual_payments_of_all - s.usual_of_window) / s.usual_payments_of_all
+        END AS part
+    ) AS odd
+    CROSS JOIN LATERAL (
         -- Signed root of the likelihood ratio of two Poisson counts, less sure by as much as weeks scatter more than those do.
         SELECT max(sqrt(
             2 * (n.usual - n.payments + CASE WHEN n.payments > 0 THEN n.payments * ln(n.payments / n.usual) ELSE 0 END)
-            / (greatest(1, power(n.scatter, 2) / n.usual) * scatter.doubt + power(n.unexplained, 2) * n.usual)
+            / (greatest(1, power(n.scatter, 2) / n.usual) * scatter.doubt + power(n.unexplained, 2) * odd.part * n.usual)
         )) AS strength
         FROM (
-            VALUES (s.payments, s.usual_payments, scatter.payments, 1, $16::float8),
+            VALUES (s.payments, s.usual_payments, scatter.payments, 1, $16::float8, true),
                    -- All currencies tell of this one if they lost as much together, and more than a holiday takes.
-                   (s.payments_of_all, s.usual_payments_of_all, scatter.payments_of_all, 1 - greatest($8::float8, $17::float8), $10::float8)
-        ) AS n (payments, usual, scatter, most, unexplained)
-        WHERE n.payments < n.usual AND n.payments <= n.usual * n.most
+                   (
+                       s.payments_of_all, s.usual_payments_of_all, scatter.payments_of_all,
+                       1 - greatest($8::float8, $17::float8 * odd.part), $10::float8, s.lasts_for_all
+                   )
+        ) AS n (payments, usual, scatter, most, unexplained, lasts)
+        WHERE n.payments < n.usual AND n.payments <= n.usual * n.most AND n.lasts
     ) AS c
     CROSS JOIN LATERAL (
         SELECT greatest(
-            (s.usual - s.amount) / sqrt((power(scatter.amount, 2) + s.squares) * scatter.doubt + power($16::float8 * s.usual, 2)), c.strength
+            (s.usual - s.amount) / sqrt((power(scatter.amount, 2) + s.squares) * scatter.doubt + power($16::float8 * s.usual, 2) * odd.part),
+            c.strength
         ) AS strength
     ) AS g
     WHERE g.strength >= $9::float8
