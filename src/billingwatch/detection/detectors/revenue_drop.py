@@ -49,7 +49,9 @@ DELAYED_METHODS = (
 RECENT = 4  # part of the window that shows whether it is over
 UNEXPLAINED = 0.1  # of what is usual: how much a steady business may vary from week to week all the same
 UNEXPLAINED_OF_ONE = 0.14  # the same of one currency, whose share varies besides
-ALTOGETHER = 0.5  # of the payments of all currencies: as a proof about one, so many must be missing; a public holiday takes up to 40 %
+ALTOGETHER = 0.5  # of the payments of all currencies: as a proof about one, so many must be missing
+HOLIDAY = 0.4  # of the payments of all currencies: a public holiday takes up to so many
+BEYOND_HOLIDAY = 3.0  # standard deviations: how surely those of the last quarter of the window are fewer than a holiday's
 RECOVERED = 0.75  # of what is usual
 
 
@@ -108,6 +110,8 @@ def _parameters(thresholds: RevenueDrop) -> tuple[object, ...]:
         _long(thresholds),
         UNEXPLAINED_OF_ONE,
         ALTOGETHER,
+        HOLIDAY,
+        BEYOND_HOLIDAY,
     )
 
 

@@ -8,7 +8,7 @@ OFFSET 9
 -- $1 since, $2 until, $3 window, $4 its recent part, $5 baseline weeks, $6 weeks needed, $7 minimum payments, $8 minimum drop,
 -- $9 minimum strength, $10 unexplained part, $11 recovered part, $12 quiet, $13 evidence limit,
 -- $14 delayed payment methods, $15 long window,
--- $16 unexplained part of one currency, $17 minimum drop of all currencies.
+-- $16 unexplained part of one currency, $17 minimum drop of all currencies, $18 what a holiday takes of them, $19 how surely it is more.
 -- An hour is named by its end, which belongs to it: so an instant of the grid closes the hours before it.
 WITH hours AS MATERIALIZED (
     SELECT DISTINCT hour.ends_at
@@ -122,9 +122,17 @@ compared AS (
 suspects AS (
     SELECT c.account, c.currency, c.ends_at, c.length, c.amount, c.payments, c.usual, c.usual_payments, c.squares, c.amounts, c.counts,
            c.payments_of_all, c.usual_payments_of_all, c.counts_of_all, c.usual_of_window,
-           -- What is over shows in the long window for longer: its last half must be a drop as well.
-           c.length <= $3::interval OR coalesce(c.whole_part_of_all, 0) <= 1 - $8::float8 AS lasts_for_all
+           CASE
+               -- The few payments of some hours may be a public holiday's and an accident.
+               WHEN c.length < $3::interval THEN c.payments_of_all < h.payments AND 2 * (
+                   h.payments - c.payments_of_all
+                   + CASE WHEN c.payments_of_all > 0 THEN c.payments_of_all * ln(c.payments_of_all / h.payments) ELSE 0 END
+               ) >= power($19::float8, 2)
+               -- What is over shows in the long window for longer: its last half must be a drop as well.
+               ELSE c.length = $3::interval OR coalesce(c.whole_part_of_all, 0) <= 1 - $8::float8
+           END AS all_tell
     FROM compared AS c
+    CROSS JOIN LATERAL (SELECT c.usual_payments_of_all * (1 - $18::float8) AS payments) AS h
     WHERE c.usual_payments >= $7 AND c.usual > 0 AND c.amount <= c.usual * (1 - $8::float8)
       -- None usual in the recent part, at night say, tells nothing.
       AND coalesce(c.recent_part, 0) <= $11::float8
@@ -169,10 +177,10 @@ marks AS (
                    -- All currencies tell of this one if they lost as much together, and more than a holiday takes.
                    (
                        s.payments_of_all, s.usual_payments_of_all, scatter.payments_of_all,
-                       1 - greatest($8::float8, $17::float8 * odd.part), $10::float8, s.lasts_for_all
+                       1 - greatest($8::float8, $17::float8 * odd.part), $10::float8, s.all_tell
                    )
-        ) AS n (payments, usual, scatter, most, unexplained, lasts)
-        WHERE n.payments < n.usual AND n.payments <= n.usual * n.most AND n.lasts
+        ) AS n (payments, usual, scatter, most, unexplained, tells)
+        WHERE n.payments < n.usual AND n.payments <= n.usual * n.most AND n.tells
     ) AS c
     CROSS JOIN LATERAL (
         SELECT greatest(
