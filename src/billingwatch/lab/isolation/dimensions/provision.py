@@ -112,7 +112,8 @@ async def _remove(task: Task) -> None:
 DIMENSION = Dimension(
     key="provision",
     title="Provisioning",
-    method=f"{NEW} tenants, one after the other, as the product provisions them, once autovacuum is at rest: control row, secret, key, and with schemas the migrations' rendered SQL, one "
+    method=f"{NEW} tenants, one after the other, as the product provisions them, once autovacuum is at rest, which is waited for up to "
+    f"{PATIENCE // 60} minutes: control row, secret, key, and with schemas the migrations' rendered SQL, one "
     "transaction each; median. Online means that Alembic connects and runs the revisions itself, one after the other. Prepared in advance means that the tables are there and a tenant only gets its name, its URL and its key. "
     f"Bystanders: the tenants that are there send {OFFERED} events/s, first alone, then while a tenant comes every {PAUSE * 1000:.0f} ms. The new tenants are removed.",
     measures=(
