@@ -25,7 +25,7 @@ sql = load_statements(__file__, "provision.sql")
 NEW = 10  # tenants
 OFFERED = 200  # events/s of the bystanders
 PAUSE = 0.1  # seconds between two tenants while others send
-PATIENCE = 300  # seconds with what autovacuum has still to do
+PATIENCE = 300  # seconds, at most, until autovacuum is at rest
 MILLI = 1000
 
 
