@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import asyncpg
+import hypothesis
 import pytest
 from cryptography.fernet import Fernet
 
@@ -54,6 +55,9 @@ def upgrade() -> None:
 def downgrade() -> None:
     {down_sql}
 '''
+
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("untimed")  # a machine may be busy
 
 ProvisionTenant = Callable[..., Awaitable[tuple[Tenant, Provisioned]]]
 Connect = Callable[[], Awaitable[asyncpg.Connection]]

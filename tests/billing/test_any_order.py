@@ -141,7 +141,7 @@ def changes_between(before: Tables, after: Tables) -> set[Change]:
 EVERYTHING = [event(kind, inside, event_id=f"evt_{n % 7}{n:02d}") for n, (kind, inside) in enumerate(SNAPSHOTS)]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @example((EVERYTHING, [[one] for one in reversed(EVERYTHING)]))
 @given(deliveries())
 async def test_any_order_batches_and_repetitions_leave_the_same_tables(
@@ -155,7 +155,7 @@ async def test_any_order_batches_and_repetitions_leave_the_same_tables(
     assert as_it_came == at_once
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(deliveries())
 async def test_the_changes_told_are_the_changes_made(
     tenant_connection: TenantConnection, delivered: tuple[list[Json], list[list[Json]]]

@@ -271,7 +271,7 @@ async def anomalies_after(tenant: TenantConnection, visits: list[tuple[float, li
     return sorted(found, key=lambda said: str(said["fingerprint"]))
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(seed=st.integers(0, 2**32), most=st.integers(1, 20))
 async def test_however_late_stripe_delivers_the_same_hours_are_judged_alike(tenant_connection: TenantConnection, seed: int, most: int):
     random = Random(seed)

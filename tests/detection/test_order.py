@@ -128,7 +128,7 @@ async def anomalies_after(
     return sorted(found, key=lambda said: (said["detector"], said["fingerprint"]))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(seed=st.integers(0, 2**32), days=st.sampled_from([1, 3, 25]), episodes=st.integers(1, 6), most=st.integers(1, 20))
 async def test_any_order_and_split_that_stripe_may_deliver_gives_the_same_anomalies(
     tenant_connection: TenantConnection, seed: int, days: int, episodes: int, most: int

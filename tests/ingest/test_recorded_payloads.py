@@ -60,7 +60,7 @@ async def test_whatever_text_an_event_holds_is_stored_as_it_was_signed(control, 
     @given(
         st.dictionaries(st.text(), st.text() | st.integers() | st.floats(allow_nan=False, allow_infinity=False), max_size=4), st.booleans()
     )
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     def collect(value: object, ascii_only: bool) -> None:
         extra = json.dumps(value, ensure_ascii=ascii_only)
         seen.append(f'{{"id": "evt_{len(seen)}", "object": "event", "type": "ping", "created": 1700000000, "x": {extra}}}')

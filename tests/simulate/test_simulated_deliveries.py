@@ -227,7 +227,7 @@ def test_a_trouble_that_cannot_be_is_refused(trouble, reason):
         deliver(EVENTS["tiny"], seed=1, troubles=[trouble])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32), name=st.sampled_from(sorted(TROUBLES)), strength=st.floats(0, 1), hours=st.integers(0, 14 * 24))
 def test_whatever_goes_wrong_deliveries_are_in_order_and_of_known_events(seed, name, strength, hours):
     trouble = Trouble(name=name, at=START + timedelta(hours=hours), strength=strength)

@@ -197,7 +197,7 @@ def test_labels_are_written_one_per_line():
     assert lines[0]["incident"] == "duplicate_charge"
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(seed=st.integers(0, 2**32), name=st.sampled_from(sorted(INCIDENTS)), strength=st.floats(0, 1), days=st.integers(2, 12))
 def test_whatever_the_seed_an_incident_finds_its_place(seed, name, strength, days):
     incident = Incident(name=name, strength=strength)

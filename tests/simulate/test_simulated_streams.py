@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from billingwatch.errors import InputInvalid
@@ -331,7 +331,7 @@ def test_a_start_without_time_zone_is_refused():
         simulate(seed=1, start=datetime(2026, 1, 1), days=1, profile=PROFILES["tiny"])  # noqa: DTZ001 - that is the point
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15)
 @given(
     seed=st.integers(0, 2**32), name=st.sampled_from(["tiny", "saas", "marketplace"]), days=st.floats(0.1, 9), shape=st.sampled_from(SHAPES)
 )

@@ -296,6 +296,4 @@ class Tenants(RuleBasedStateMachine):
 def test_no_row_ever_crosses_and_what_was_acknowledged_is_there_once(server, template, make_delivery):
     machine = type("OnThisServer", (Tenants,), {"server": server, "template": template, "make_delivery": staticmethod(make_delivery)})
 
-    run_state_machine_as_test(
-        machine, settings=settings(max_examples=10, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck))
-    )
+    run_state_machine_as_test(machine, settings=settings(max_examples=10, stateful_step_count=15, suppress_health_check=list(HealthCheck)))
