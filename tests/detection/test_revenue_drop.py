@@ -128,6 +128,19 @@ async def test_a_holiday_on_which_two_of_five_do_not_buy_is_no_drop(history: His
     assert await history.anomalies() == []
 
 
+@pytest.mark.parametrize(("lost_since", "drops"), [(0, 1), (-6 * 60, 0)])
+async def test_hours_in_which_half_is_lost_are_a_drop_where_the_hours_before_were_as_ever(history: History, lost_since: int, drops: int):
+    """Sales from six to six; half are lost in the afternoon, or since the morning, as on a holiday."""
+
+    def comes(minute: float) -> bool:
+        return (minute + 6 * 60) % DAY < 12 * 60 and (minute < lost_since or minute // 2 % 2 == 0)
+
+    await history.see(*sales(-4 * WEEK - DAY, lost_since + 6 * 60, minutes=2, when=comes))
+    await history.tick(at(lost_since + 6 * 60))
+
+    assert len(await history.anomalies()) == drops
+
+
 async def test_three_weeks_that_agree_are_enough(history: History):
     await history.see(*sales(-3 * WEEK - DAY, 0))
     await history.tick(at(DAY))
@@ -190,7 +203,7 @@ async def test_an_outage_weeks_before_hides_no_drop(history: History):
 async def test_currencies_are_never_added_up(history: History):
     """The yen stop; a hundred times as much in cents goes on."""
     await history.see(*sales(-4 * WEEK - DAY, 0, name="jpy", currency="jpy"), *sales(-4 * WEEK - DAY, DAY, amount=100_000))
-    await history.tick(at(12 * 60))
+    await history.tick(at(6 * 60))
 
     anomaly = await history.anomaly()
     assert (anomaly.subject, list(anomaly.amounts)) == ("jpy", ["jpy"])

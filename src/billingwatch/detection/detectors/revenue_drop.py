@@ -14,6 +14,9 @@ last half. What is odd about one day, a public holiday say, weighs less in two.
 Accounts and currencies are judged apart, and amounts of different currencies never added up. But a checkout is one for all of them: how
 many payments fewer there are in all currencies together may be the proof that a currency's own are too few for. With less than three weeks
 of charges before the window it is learning; three are enough if they agree.
+
+A public holiday is no drop, and nobody tells us of it. It may take two payments in five, and begins with the day: so some hours, too few to
+be sure of more, count only where as many as ever paid in the hours before.
 """
 
 from __future__ import annotations
@@ -53,6 +56,10 @@ ALTOGETHER = 0.5  # of the payments of all currencies: as a proof about one, so 
 HOLIDAY = 0.4  # of the payments of all currencies: a public holiday takes up to so many
 BEYOND_HOLIDAY = 3.0  # standard deviations: how surely those of the last quarter of the window are fewer than a holiday's
 RECOVERED = 0.75  # of what is usual
+EARLIER_BUSY = 0.75  # of the payments usual in the last quarter of the window: so many must be usual in as many hours before it, to tell
+EARLIER_NORMAL = 0.85  # of what is usual in those: then the day began as ever, and is no holiday
+EXCESS = 0.15  # of the variance of chance alone: by how much weeks vary more, as long as few of them tell
+EXCESS_WEEKS = 6  # that many of them tell as much as is assumed
 
 
 class RevenueDrop(Thresholds, frozen=True, kw_only=True):
@@ -63,7 +70,7 @@ class RevenueDrop(Thresholds, frozen=True, kw_only=True):
     min_drop: Annotated[float, threshold("Part of the usual revenue that must be missing", unit="fraction", ge=0.2, le=1)] = 0.4
     critical_drop: Annotated[float, threshold("Missing part that makes it critical", unit="fraction", ge=0.2, le=1)] = 0.8
     min_payments: Annotated[int, threshold("Payments usual in the window", unit="payments", ge=5, le=100_000)] = 12
-    min_strength: Annotated[float, threshold("How surely it must be no accident", unit="standard deviations", ge=2, le=20)] = 4.0
+    min_strength: Annotated[float, threshold("How surely it must be no accident", unit="standard deviations", ge=2, le=20)] = 3.75
 
 
 def _window(thresholds: RevenueDrop) -> timedelta:
@@ -80,8 +87,8 @@ def _long(thresholds: RevenueDrop) -> timedelta:
 
 
 def _quiet(thresholds: RevenueDrop) -> timedelta:
-    # A quiet night within an outage does not make two of it.
-    return max(_window(thresholds) // 2, 3 * HOUR)
+    # Neither a quiet night within an outage makes two of it, nor the time from when some hours tell of it until the whole window does.
+    return max(_window(thresholds) * 2 // 3, 3 * HOUR)
 
 
 def _reach(thresholds: RevenueDrop) -> timedelta:
@@ -112,6 +119,10 @@ def _parameters(thresholds: RevenueDrop) -> tuple[object, ...]:
         ALTOGETHER,
         HOLIDAY,
         BEYOND_HOLIDAY,
+        EARLIER_BUSY,
+        EARLIER_NORMAL,
+        EXCESS_WEEKS,
+        EXCESS,
     )
 
 

@@ -8,7 +8,8 @@ OFFSET 9
 -- $1 since, $2 until, $3 window, $4 its recent part, $5 baseline weeks, $6 weeks needed, $7 minimum payments, $8 minimum drop,
 -- $9 minimum strength, $10 unexplained part, $11 recovered part, $12 quiet, $13 evidence limit,
 -- $14 delayed payment methods, $15 long window,
--- $16 unexplained part of one currency, $17 minimum drop of all currencies, $18 what a holiday takes of them, $19 how surely it is more.
+-- $16 unexplained part of one currency, $17 minimum drop of all currencies, $18 what a holiday takes of them, $19 how surely it is more,
+-- $20 how busy hours before must be to tell, and $21 how much of it they had, $22 weeks that count as much as what is assumed, $23 assumed excess.
 -- An hour is named by its end, which belongs to it: so an instant of the grid closes the hours before it.
 WITH hours AS MATERIALIZED (
     SELECT DISTINCT hour.ends_at
@@ -57,7 +58,11 @@ summed AS (
            ) AS recent_payments_of_all,
            sum(l.payments) OVER (
                PARTITION BY l.account ORDER BY l.ends_at RANGE BETWEEN $15::interval - interval '1 hour' PRECEDING AND CURRENT ROW
-           ) AS long_payments_of_all
+           ) AS long_payments_of_all,
+           sum(l.payments) OVER (
+               PARTITION BY l.account ORDER BY l.ends_at
+               RANGE BETWEEN 2 * $4::interval - interval '1 hour' PRECEDING AND $4::interval PRECEDING
+           ) AS earlier_payments_of_all
     FROM listed AS l
     WINDOW whole AS (
         PARTITION BY l.account, l.currency ORDER BY l.ends_at RANGE BETWEEN $3::interval - interval '1 hour' PRECEDING AND CURRENT ROW
@@ -76,7 +81,9 @@ gathered AS (
            array_agg(v.payments::float8 ORDER BY week.number) FILTER (WHERE week.number > 0) AS counts,
            array_agg(v.squares ORDER BY week.number) FILTER (WHERE week.number > 0) AS squares,
            max(v.payments_of_all) FILTER (WHERE week.number = 0)::float8 AS payments_of_all,
-           array_agg(v.payments_of_all::float8 ORDER BY week.number) FILTER (WHERE week.number > 0) AS counts_of_all
+           array_agg(v.payments_of_all::float8 ORDER BY week.number) FILTER (WHERE week.number > 0) AS counts_of_all,
+           max(s.earlier_payments_of_all) FILTER (WHERE week.number = 0)::float8 AS earlier,
+           array_agg(s.earlier_payments_of_all::float8 ORDER BY week.number) FILTER (WHERE week.number > 0) AS earlier_counts
     FROM summed AS s
     CROSS JOIN generate_series(0, $5::int) AS week (number)
     CROSS JOIN LATERAL (SELECT s.ends_at + week.number * interval '7 days' AS instant) AS i
@@ -91,7 +98,7 @@ gathered AS (
 compared AS (
     SELECT g.account, g.currency, g.instant AS ends_at, g.length, g.amount, g.payments, u.usual, u.usual_payments, u.squares,
            g.amounts[:u.weeks] AS amounts, g.counts[:u.weeks] AS counts,
-           g.payments_of_all, u.usual_payments_of_all, g.counts_of_all[:u.weeks] AS counts_of_all,
+           g.payments_of_all, u.usual_payments_of_all, g.counts_of_all[:u.weeks] AS counts_of_all, g.earlier, u.usual_earlier,
            max(g.amount / nullif(u.usual, 0)) FILTER (WHERE g.length = $4::interval)
                OVER (PARTITION BY g.account, g.currency, g.instant) AS recent_part,
            max(g.amount / nullif(u.usual, 0)) FILTER (WHERE g.length = $3::interval)
@@ -112,9 +119,10 @@ compared AS (
         SELECT count(*)::int AS weeks, avg(w.squares) AS squares,
                percentile_cont(0.5) WITHIN GROUP (ORDER BY w.amount) AS usual,
                percentile_cont(0.5) WITHIN GROUP (ORDER BY w.payments) AS usual_payments,
-               percentile_cont(0.5) WITHIN GROUP (ORDER BY w.payments_of_all) AS usual_payments_of_all
-        FROM unnest(g.amounts, g.counts, g.squares, g.counts_of_all)
-            WITH ORDINALITY AS w (amount, payments, squares, payments_of_all, number)
+               percentile_cont(0.5) WITHIN GROUP (ORDER BY w.payments_of_all) AS usual_payments_of_all,
+               percentile_cont(0.5) WITHIN GROUP (ORDER BY w.earlier) AS usual_earlier
+        FROM unnest(g.amounts, g.counts, g.squares, g.counts_of_all, g.earlier_counts)
+            WITH ORDINALITY AS w (amount, payments, squares, payments_of_all, earlier, number)
         WHERE begun.created_at <= g.instant - w.number * interval '7 days' - greatest(g.length, $3::interval)
     ) AS u
     WHERE u.weeks >= $6::int
@@ -122,21 +130,27 @@ compared AS (
 suspects AS (
     SELECT c.account, c.currency, c.ends_at, c.length, c.amount, c.payments, c.usual, c.usual_payments, c.squares, c.amounts, c.counts,
            c.payments_of_all, c.usual_payments_of_all, c.counts_of_all, c.usual_of_window,
-           CASE
-               -- The few payments of some hours may be a public holiday's and an accident.
-               WHEN c.length < $3::interval THEN c.payments_of_all < h.payments AND 2 * (
-                   h.payments - c.payments_of_all
-                   + CASE WHEN c.payments_of_all > 0 THEN c.payments_of_all * ln(c.payments_of_all / h.payments) ELSE 0 END
-               ) >= power($19::float8, 2)
-               -- What is over shows in the long window for longer: its last half must be a drop as well.
-               ELSE c.length = $3::interval OR coalesce(c.whole_part_of_all, 0) <= 1 - $8::float8
-           END AS all_tell
+           -- What is over shows in the long window for longer: its last half must be a drop as well.
+           c.length <= $3::interval OR coalesce(c.whole_part_of_all, 0) <= 1 - $8::float8 AS all_tell
     FROM compared AS c
     CROSS JOIN LATERAL (SELECT c.usual_payments_of_all * (1 - $18::float8) AS payments) AS h
     WHERE c.usual_payments >= $7 AND c.usual > 0 AND c.amount <= c.usual * (1 - $8::float8)
       -- None usual in the recent part, at night say, tells nothing.
       AND coalesce(c.recent_part, 0) <= $11::float8
       AND (c.length <= $3::interval OR coalesce(c.whole_part, 0) <= 1 - $8::float8)
+      -- The few payments of some hours may be a public holiday's and an accident, unless as many as ever paid in the hours before, which are
+      -- no less busy.
+      AND (
+          c.length >= $3::interval
+          OR (c.usual_earlier >= $20::float8 * c.usual_payments_of_all AND c.earlier >= $21::float8 * c.usual_earlier)
+          OR (
+              c.payments_of_all < h.payments
+              AND 2 * (
+                  h.payments - c.payments_of_all
+                  + CASE WHEN c.payments_of_all > 0 THEN c.payments_of_all * ln(c.payments_of_all / h.payments) ELSE 0 END
+              ) >= power($19::float8, 2)
+          )
+      )
 ),
 marks AS (
     SELECT s.account, s.currency, s.ends_at, s.length, s.amount, s.payments, s.usual, s.usual_payments, s.amounts, s.counts,
@@ -153,7 +167,8 @@ marks AS (
                few.factor * percentile_cont(few.place) WITHIN GROUP (ORDER BY s.usual_payments_of_all - w.payments_of_all)
                    FILTER (WHERE w.payments_of_all <= s.usual_payments_of_all) AS payments_of_all,
                -- What is usual is itself known from so many weeks only.
-               1 + 1.0 / cardinality(s.amounts) AS doubt
+               1 + 1.0 / cardinality(s.amounts) AS doubt,
+               cardinality(s.amounts) / (cardinality(s.amounts) + $22::float8) AS trust
         FROM unnest(s.amounts, s.counts, s.counts_of_all) AS w (amount, payments, payments_of_all)
         CROSS JOIN (VALUES (true, 1.0, 1 / 1.24), (false, 0.5, 1.4826)) AS few (applies, place, factor)
         WHERE few.applies = (cardinality(s.amounts) <= $6::int)
@@ -167,10 +182,14 @@ marks AS (
         END AS part
     ) AS odd
     CROSS JOIN LATERAL (
-        -- Signed root of the likelihood ratio of two Poisson counts, less sure by as much as weeks scatter more than those do.
+        -- Signed root of the likelihood ratio of two Poisson counts, less sure by as much as weeks scatter more than those do: of few weeks it is
+        -- partly known and partly assumed.
         SELECT max(sqrt(
             2 * (n.usual - n.payments + CASE WHEN n.payments > 0 THEN n.payments * ln(n.payments / n.usual) ELSE 0 END)
-            / (greatest(1, power(n.scatter, 2) / n.usual) * scatter.doubt + power(n.unexplained, 2) * odd.part * n.usual)
+            / (
+                (1 + scatter.trust * greatest(power(n.scatter, 2) / n.usual - 1, 0) + (1 - scatter.trust) * $23::float8) * scatter.doubt
+                + power(n.unexplained, 2) * odd.part * n.usual
+            )
         )) AS strength
         FROM (
             VALUES (s.payments, s.usual_payments, scatter.payments, 1, $16::float8, true),

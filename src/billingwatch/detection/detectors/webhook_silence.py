@@ -27,7 +27,7 @@ STEPS_MAX = 1000  # arrivals of other kinds that are passed over to find the las
 
 
 class WebhookSilence(Thresholds, frozen=True, kw_only=True):
-    min_bursts: Annotated[int, threshold("Bursts of events that must be missing", unit="bursts", ge=5, le=500)] = 12
+    min_bursts: Annotated[int, threshold("Bursts of events that must be missing", unit="bursts", ge=5, le=500)] = 13
     min_hours: Annotated[int, threshold("A shorter silence is none", unit="hours", ge=2, le=168)] = 2
     baseline_weeks: Annotated[int, threshold("Weeks before that say what is usual", unit="weeks", ge=3, le=12)] = 6
     critical_hours: Annotated[int, threshold("A silence that makes it critical", unit="hours", ge=2, le=720)] = 12
