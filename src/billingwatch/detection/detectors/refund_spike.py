@@ -39,7 +39,7 @@ class RefundSpike(Thresholds, frozen=True, kw_only=True):
     window_hours: Annotated[int, threshold("Refunds are counted over this long", unit="hours", ge=1, le=168)] = 24
     min_refunds: Annotated[int, threshold("Refunded charges needed; half as many where amounts tell", unit="charges", ge=3, le=100_000)] = 6
     baseline_factor: Annotated[float, threshold("Refunds needed, as a multiple of the usual", unit="factor", ge=1.2, le=100)] = 2.0
-    min_strength: Annotated[float, threshold("How surely it must be no accident", unit="standard deviations", ge=2, le=20)] = 4.5
+    min_strength: Annotated[float, threshold("How surely it must be no accident", unit="standard deviations", ge=2, le=20)] = 4.0
     baseline_days: Annotated[int, threshold("Days that the usual is taken from", unit="days", ge=3, le=90)] = 21
     critical_factor: Annotated[float, threshold("Multiple of what is needed that makes it critical", unit="factor", ge=1, le=100)] = 2.0
 

@@ -18,7 +18,7 @@ from billingwatch.simulate.objects.shapes import Shape
 from billingwatch.simulate.profiles import PROFILES
 from billingwatch.simulate.seasons import DAY, SATURDAY
 
-REPORT_SEEDS = range(551_900_000, 552_000_000)  # printed; never look at what these do while you change a detector, or take a new range
+REPORT_SEEDS = range(746_300_000, 746_400_000)  # printed; never look at what these do while you change a detector, or take a new range
 TUNING_SEEDS = range(100_000)  # `--tuning`: look at these as long as you like
 SEEDS_OF_A_KIND, SEEDS_OF_A_ROUND = 10_000, 100  # each stream is an account of its own
 FIRST_DAYS = datetime(2025, 9, 1, tzinfo=UTC)  # the streams of different seeds begin on different days of the four weeks from here
