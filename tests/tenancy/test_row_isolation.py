@@ -422,6 +422,16 @@ async def test_the_control_plane_does_not_go_back_to_a_release_that_knows_no_row
     await ensure_control_plane(service.control, isolation="row")
 
 
+async def test_a_control_plane_revision_that_does_nothing_goes_forth_and_back(service, add_revision):
+    before = migrations.head("control")
+    add_revision("control", "pass", back="pass")
+
+    await ensure_control_plane(service.control, isolation="row", upgrade=True)
+    back = await take_back_control_plane(service.control)
+
+    assert back == before
+
+
 async def test_a_database_that_came_to_a_server_without_its_roles_says_which(service, watched, connect):
     recorder = f"{watched[0].schema_name}_recorder"
     admin = await connect()

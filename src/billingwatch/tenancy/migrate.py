@@ -52,7 +52,8 @@ async def ensure_control_plane(
             await control.execute(sql["wait_briefly"])
             if await control.fetchval(sql["knows_isolation"]):
                 await release_functions(control)
-        await control.execute(migrations.render_upgrade("control", revision))
+        if text := migrations.render_upgrade("control", revision):
+            await control.execute(text)
         await control.execute(sql["set_revision"], head)
         if revision is None and isolation == "row":
             await create_shared(control, partitions)
@@ -81,7 +82,8 @@ async def take_back_control_plane(control: ControlConnection) -> str:
         try:
             if await control.fetchval(sql["knows_isolation"]):
                 await release_functions(control)
-            await control.execute(step.text)
+            if step.text:
+                await control.execute(step.text)
             if await control.fetchval(sql["knows_isolation"]):
                 await settle_functions(control)
         except asyncpg.PostgresError as error:
