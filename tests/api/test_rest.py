@@ -209,7 +209,16 @@ async def test_listings_are_filtered(http: httpx.AsyncClient, acme: Acme) -> Non
 
 @pytest.mark.parametrize(
     "params",
-    [{"limit": "0"}, {"limit": "501"}, {"limit": "many"}, {"status": "new"}, {"since": "yesterday"}, {"cursor": "???"}, {"cursor": "WzFd"}],
+    [
+        {"limit": "0"},
+        {"limit": "501"},
+        {"limit": "many"},
+        {"status": "new"},
+        {"detector": "fraud"},
+        {"since": "yesterday"},
+        {"cursor": "???"},
+        {"cursor": "WzFd"},
+    ],
     ids=str,
 )
 async def test_a_listing_asked_for_wrongly_says_what_is_wrong(http: httpx.AsyncClient, acme: Acme, params: dict[str, str]) -> None:

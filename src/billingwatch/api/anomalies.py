@@ -15,6 +15,7 @@ from billingwatch.api.reason import Reason
 from billingwatch.detection import store
 from billingwatch.detection.detector import Severity
 from billingwatch.detection.links import Link, links_of, statement_of
+from billingwatch.detection.registry import DETECTORS
 from billingwatch.detection.store import Anomaly, AnomalyFilter, Status
 from billingwatch.detection.tuning import tuning_of
 from billingwatch.errors import InputInvalid
@@ -63,6 +64,8 @@ async def list_anomalies_page(
     limit: Annotated[int, QueryParameter(ge=1, le=LIMIT_MAX)] = LIMIT_DEFAULT,
     cursor: FromQuery[str | None] = None,
 ) -> AnomalyPage:
+    if detector is not None and detector not in DETECTORS:
+        raise InputInvalid(reason=f"there is no detector `{detector}`")
     wanted = AnomalyFilter(
         status=status,
         severity=severity,
