@@ -84,7 +84,7 @@ def test_every_dimension_says_how_it_is_measured():
     ("dimension", "arm", "reason", "hint"),
     [
         ("catalog", "pool", "catalog: not measured for pool", "only ingest is"),
-        ("neighbour", "row", "neighbour: not measured with one tenant", "what a tenant does to others takes two"),
+        ("neighbour", "row", "neighbour: not measured with so few tenants", "what a tenant does to others takes more of them"),
     ],
 )
 def test_a_run_without_a_cell_says_what_there_is(tmp_path, dimension, arm, reason, hint):

@@ -83,7 +83,7 @@ def run_experiment(
 def _nothing_to_measure(dimensions: Sequence[Dimension], arms: Sequence[str]) -> InputInvalid:
     names = ", ".join(dimension.key for dimension in dimensions)
     if any(set(dimension.arms) & set(arms) for dimension in dimensions):
-        return InputInvalid(reason=f"{names}: not measured with one tenant", hint="what a tenant does to others takes two")
+        return InputInvalid(reason=f"{names}: not measured with so few tenants", hint="what a tenant does to others takes more of them")
     return InputInvalid(
         reason=f"{names}: not measured for {', '.join(arms)}",
         hint=f"only {', '.join(dimension.key for dimension in DIMENSIONS.values() if set(dimension.arms) & set(arms))} is",
