@@ -209,16 +209,7 @@ async def test_listings_are_filtered(http: httpx.AsyncClient, acme: Acme) -> Non
 
 @pytest.mark.parametrize(
     "params",
-    [
-        {"limit": "0"},
-        {"limit": "501"},
-        {"limit": "many"},
-        {"status": "new"},
-        {"detector": "fraud"},
-        {"since": "yesterday"},
-        {"cursor": "???"},
-        {"cursor": "WzFd"},
-    ],
+    [{"limit": "0"}, {"limit": "501"}, {"limit": "many"}, {"status": "new"}, {"since": "yesterday"}, {"cursor": "???"}, {"cursor": "WzFd"}],
     ids=str,
 )
 async def test_a_listing_asked_for_wrongly_says_what_is_wrong(http: httpx.AsyncClient, acme: Acme, params: dict[str, str]) -> None:
@@ -226,6 +217,12 @@ async def test_a_listing_asked_for_wrongly_says_what_is_wrong(http: httpx.AsyncC
 
     assert answer.status_code == 400
     assert answer.json()["title"] == "Bad request"
+
+
+async def test_a_listing_of_a_detector_that_there_is_not_is_not_found(http: httpx.AsyncClient, acme: Acme) -> None:
+    answer = await http.get("/anomalies", headers=bearer(acme[1]), params={"detector": "fraud"})
+
+    assert (answer.status_code, answer.json()["detail"]) == (404, "there is no detector `fraud`")
 
 
 async def test_pages_of_events_hold_each_event_once_newest_first(http: httpx.AsyncClient, acme: Acme) -> None:

@@ -13,9 +13,9 @@ from billingwatch.api.access import TenantAccess
 from billingwatch.api.pages import LIMIT_DEFAULT, LIMIT_MAX, decode_cursor, encode_cursor, in_utc
 from billingwatch.api.reason import Reason
 from billingwatch.detection import store
+from billingwatch.detection.catalog import find_detector
 from billingwatch.detection.detector import Severity
 from billingwatch.detection.links import Link, links_of, statement_of
-from billingwatch.detection.registry import DETECTORS
 from billingwatch.detection.store import Anomaly, AnomalyFilter, Status
 from billingwatch.detection.tuning import tuning_of
 from billingwatch.errors import InputInvalid
@@ -64,12 +64,10 @@ async def list_anomalies_page(
     limit: Annotated[int, QueryParameter(ge=1, le=LIMIT_MAX)] = LIMIT_DEFAULT,
     cursor: FromQuery[str | None] = None,
 ) -> AnomalyPage:
-    if detector is not None and detector not in DETECTORS:
-        raise InputInvalid(reason=f"there is no detector `{detector}`")
     wanted = AnomalyFilter(
         status=status,
         severity=severity,
-        detector=detector,
+        detector=None if detector is None else find_detector(detector).name,
         since=in_utc("since", since),
         until=in_utc("until", until),
         historical=historical,

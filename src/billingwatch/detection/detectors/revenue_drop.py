@@ -15,8 +15,8 @@ Accounts and currencies are judged apart, and amounts of different currencies ne
 many payments fewer there are in all currencies together may be the proof that a currency's own are too few for. With less than three weeks
 of charges before the window it is learning; three are enough if they agree.
 
-A public holiday is no drop, and nobody tells us of it. It may take two payments in five, and begins with the day: so some hours, too few to
-be sure of more, count only where as many as ever paid in the hours before.
+A public holiday is no drop, and nobody tells us of it. It may take two payments in five, and begins with the day: so the last quarter of the
+window counts only where surely more are missing, or where as many as ever paid in the hours before it.
 """
 
 from __future__ import annotations
