@@ -7,7 +7,9 @@ import json
 import random
 from datetime import UTC, datetime
 
+import asyncpg
 import msgspec
+import pytest
 import stripe
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -71,6 +73,16 @@ async def test_whatever_text_an_event_holds_is_stored_as_it_was_signed(control, 
     assert all(flags)
     stored = {row["event_id"]: row["payload"] for row in await tenant_connection.fetch("SELECT event_id, payload FROM events")}
     assert stored == {f"evt_{number}": payload for number, payload in enumerate(seen)}
+
+
+async def test_a_disposition_that_there_is_not_is_refused_with_its_whole_batch(control, tenant, tenant_connection):
+    known = delivered(tenant, PAYLOADS[0])
+    unknown = msgspec.structs.replace(delivered(tenant, PAYLOADS[0].replace("evt_1", "evt_2")), disposition="lost")
+
+    with pytest.raises(asyncpg.CheckViolationError, match="a disposition that there is not"):
+        await record_events(control, [known, unknown])
+
+    assert await tenant_connection.fetchval("SELECT count(*) FROM events") == 0
 
 
 async def test_recording_nothing_is_nothing(control):

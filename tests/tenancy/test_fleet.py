@@ -78,7 +78,7 @@ async def revisions_of(control: ControlConnection) -> dict[str, str]:
 
 
 async def catalog(control: ControlConnection, schema_name: str) -> set[tuple[object, ...]]:
-    """Columns, indexes, constraints, views with their texts, comments and grants of a schema."""
+    """Columns, indexes, constraints, views and functions with their texts, comments and grants of a schema."""
     queries = (
         """SELECT c.relname, c.relkind::text, c.relacl::text, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
                   col_description(c.oid, a.attnum)
@@ -87,6 +87,7 @@ async def catalog(control: ControlConnection, schema_name: str) -> set[tuple[obj
            WHERE c.relnamespace = $1::text::regnamespace""",
         "SELECT viewname, definition FROM pg_views WHERE schemaname = $1",
         "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace = $1::text::regnamespace AND contype <> 'n'",
+        "SELECT proname, pg_get_functiondef(oid), proacl::text FROM pg_proc WHERE pronamespace = $1::text::regnamespace",
     )
     return {tuple(row) for query in queries for row in await control.fetch(query, schema_name)}
 
@@ -576,7 +577,9 @@ async def test_the_control_planes_last_revision_can_be_taken_back_and_taken_agai
     assert await catalog(control, "control") == before
 
 
-async def test_a_control_plane_in_use_is_not_taken_back_and_says_so(control, connect):
+async def test_a_control_plane_in_use_is_not_taken_back_and_says_so(control, release, connect, migrate):
+    release.add("control", "ALTER TABLE control.tenants ADD nickname text", back="ALTER TABLE control.tenants DROP nickname")
+    await migrate()
     other = await connect()
     async with other.transaction():
         await other.execute("LOCK TABLE control.tenants IN ACCESS SHARE MODE")

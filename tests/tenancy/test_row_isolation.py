@@ -11,7 +11,7 @@ import pytest
 
 from billingwatch.errors import ControlPlaneStays, InputInvalid, IsolationMismatch, RolesMissing, RowIsolationNotPermitted
 from billingwatch.ingest.recorder import record_events
-from billingwatch.postgres import migrations
+from billingwatch.postgres import migrations, revisions
 from billingwatch.postgres.connections import ControlConnection, open_connection
 from billingwatch.postgres.tenant_plane import metadata
 from billingwatch.simulate.payloads import charge_event_payloads
@@ -415,7 +415,13 @@ async def test_a_revision_of_the_control_plane_may_replace_how_events_are_record
     assert await record_events(service.control, [make_delivery(tenant, "evt_2") for tenant in watched]) == [True, True]
 
 
-async def test_the_control_plane_does_not_go_back_to_a_release_that_knows_no_row_isolation(service):
+async def test_the_control_plane_does_not_go_back_to_a_release_that_knows_no_row_isolation(service, release):
+    while migrations.head("control") != "0004":
+        revision = migrations.head("control")
+        await take_back_control_plane(service.control)
+        next((release.root / "control" / "versions").glob(f"{revision}_*.py")).unlink()
+        revisions.forget()
+
     with pytest.raises(ControlPlaneStays, match="apart by row, which no earlier release knows"):
         await take_back_control_plane(service.control)
 

@@ -48,7 +48,7 @@ AS $$
 $$;
 
 -- record_events --
--- The same contract as in the other isolation (see the control plane's first revision): one statement for the events of all tenants. It
+-- The same contract as in the other isolation (see the control plane's revision 0005): one statement for the events of all tenants. It
 -- runs as a role that may write for many tenants, because outside a scope the service's own role sees none.
 CREATE OR REPLACE FUNCTION control.record_events(
     tenant_ids integer[], schema_names text[], event_ids text[], types text[], api_versions text[], livemodes boolean[],
@@ -60,6 +60,9 @@ AS $$
 DECLARE
     is_new boolean[];
 BEGIN
+    IF NOT (dispositions <@ ARRAY['process', 'ignored', 'needs_fetch'] AND 0 < ALL (times)) THEN
+        RAISE check_violation USING MESSAGE = 'a disposition that there is not, or a delivery that is none';
+    END IF;
     WITH inserted AS (
         INSERT INTO {schema}.events (
             tenant_id, event_id, type, api_version, livemode, account, object_id, occurred_at, signed_at, received_at, last_received_at,
