@@ -29,8 +29,9 @@ def result(arm: str = "schema", tenants: int = 10, repetition: int = 0, dimensio
     return Result(cell=cell, figures=figures, began_at=datetime(2026, 3, 1, tzinfo=UTC), seconds=1.5)
 
 
-def value(middle: float, low: float | None = None, high: float | None = None, times: int = 3) -> Value:
-    return Value(median=middle, low=middle if low is None else low, high=middle if high is None else high, times=times)
+def value(*figures: float, times: int = 3) -> Value:
+    """A value of repetitions; a single figure is that of all of them."""
+    return Value(dict(enumerate(figures if len(figures) > 1 else figures * times)))
 
 
 def test_a_cell_that_was_kept_is_not_measured_again(tmp_path: Path):
@@ -89,7 +90,9 @@ def test_repetitions_become_a_median_with_its_spread():
     found = summarize(result(repetition=number, p99=figure) for number, figure in enumerate((30.0, 10.0, 20.0)))
 
     spot = Spot(dimension="ingest", measure="p99", volume="each", choice="uniform", tenants=10)
-    assert found[spot]["schema"] == value(20.0, 10.0, 30.0)
+    [found_value] = found[spot].values()
+    assert found_value == value(30.0, 10.0, 20.0)
+    assert (found_value.median, found_value.low, found_value.high, found_value.times) == (20.0, 10.0, 30.0, 3)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +102,10 @@ def test_repetitions_become_a_median_with_its_spread():
         (LESS, value(20), value(10), "row"),
         (MORE, value(10), value(20), "row"),
         (LESS, value(10), value(10.5), None),
-        (LESS, value(10, 5, 21), value(20, 20, 30), None),
+        (LESS, value(10, 5, 21), value(20, 20, 30), "schema"),  # slow for a while, and so for both
+        (LESS, value(10, 5, 21), value(20, 20, 20), None),
+        (MORE, value(10, 10, 10, 21), value(20, times=4), None),
+        (MORE, value(10, 10, 10, 10, 10, 21), value(20, times=6), "row"),
         (LESS, value(10, times=1), value(20, times=1), "schema"),
         (LESS, value(0), value(0), None),
     ],
@@ -141,7 +147,7 @@ def test_a_crossover_is_found_across_a_number_where_nobody_wins():
 
 
 def test_noise_about_even_is_no_crossover():
-    values = {10: {"schema": value(1, 0.5, 3), "row": value(2, 1, 3)}, 100: {"schema": value(2), "row": value(1)}}
+    values = {10: {"schema": value(1, 0.5, 3), "row": value(2, 2, 2)}, 100: {"schema": value(2), "row": value(1)}}
 
     assert crossovers(LESS, values, "schema", "row") == []
 
@@ -165,6 +171,7 @@ def test_the_report_says_who_wins_and_by_how_much(tmp_path: Path):
 
     assert "| Recording events: acknowledged, closed loop | rows 1.11 × | rows 2.00 × |" in text
     assert "| Recording events: p99 at 500 events/s | schemas 2.50 × | schemas 2.50 × |" in text
+    assert "Measured from 2026-03-01 00:00 to 2026-03-01 00:00 UTC." in text
     assert "<!--" not in text
     assert (tmp_path / "report" / "plots" / "ingest-events_per_second.svg").read_text(encoding="utf-8").count(
         "rows, row-level security"

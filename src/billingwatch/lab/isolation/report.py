@@ -6,6 +6,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from billingwatch.errors import InputInvalid
@@ -40,7 +41,7 @@ def write_report(results: Results, directory: Path) -> Path:
         "crossovers": _crossovers(summary),
         "setting": _setting(about, summary),
         "arms": _arms(),
-        "dimensions": "\n\n".join(_dimensions(summary, plots)),
+        "dimensions": "\n\n".join(_dimensions(summary, _hours(results), plots)),
     }
     text = TEXT.read_text(encoding="utf-8")
     for name, part in parts.items():
@@ -109,10 +110,10 @@ def _crossovers(summary: Summary) -> str:
 
 def _setting(about: About, summary: Summary) -> str:
     machine, scale = about.machine, about.scale
-    repetitions: dict[int, int] = defaultdict(int)
+    repetitions: dict[int, set[int]] = defaultdict(set)
     for spot, values in summary.items():
-        repetitions[spot.tenants] = max(repetitions[spot.tenants], *(value.times for value in values.values()))
-    repeated = ", ".join(f"{count} at {tenants:,} tenants" for tenants, count in sorted(repetitions.items()))
+        repetitions[spot.tenants].update(value.times for value in values.values())
+    repeated = ", ".join(f"{_span(times)} at {tenants:,} tenants" for tenants, times in sorted(repetitions.items()))
     settings = ", ".join(f"`{name} = {value}`" for name, value in about.settings.items()) or "its defaults"
     return (
         f"{machine.cores} cores, {machine.system}, Python {machine.python}, PostgreSQL {about.postgres} with {settings}; "
@@ -121,16 +122,28 @@ def _setting(about: About, summary: Summary) -> str:
     )
 
 
+def _span(numbers: set[int]) -> str:
+    return " to ".join(str(number) for number in sorted({min(numbers), max(numbers)}))
+
+
 def _arms() -> str:
     return "\n".join(f"- **{arm.title}** (`{arm.key}`): {arm.description}" for arm in ARMS.values())
 
 
-def _dimensions(summary: Summary, plots: Path) -> Iterator[str]:
+def _hours(results: Results) -> Mapping[str, str]:
+    """When each dimension was measured."""
+    began: dict[str, list[datetime]] = defaultdict(list)
+    for result in results.read():
+        began[result.cell.dimension].append(result.began_at)
+    return {key: f"{min(instants):%Y-%m-%d %H:%M} to {max(instants):%Y-%m-%d %H:%M} UTC" for key, instants in began.items()}
+
+
+def _dimensions(summary: Summary, hours: Mapping[str, str], plots: Path) -> Iterator[str]:
     for dimension in DIMENSIONS.values():
         spots = [spot for spot in summary if spot.dimension == dimension.key]
         if not spots:
             continue
-        parts = [f"### {dimension.title}", dimension.method]
+        parts = [f"### {dimension.title}", f"{dimension.method} Measured from {hours[dimension.key]}."]
         for volume in dimension.volumes:
             for choice in dimension.choices:
                 found = [spot for spot in spots if (spot.volume, spot.choice) == (volume, choice)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from statistics import median
 
@@ -17,15 +17,30 @@ from billingwatch.lab.isolation.results import Result
 
 EVEN = 1.1  # times, up to which a difference is called none
 EVEN_ALONE = 1.5  # the same where one repetition does not tell how far repetitions lie apart
+AGREED = 0.75  # share of the repetitions, of which more than that must say who is better
 
 
-class Value(msgspec.Struct, frozen=True, kw_only=True):
-    """The median of the repetitions, the least and the greatest of them, and how many they were."""
+class Value(msgspec.Struct, frozen=True):
+    """The figures of the repetitions by their numbers."""
 
-    median: float
-    low: float
-    high: float
-    times: int
+    figures: Mapping[int, float]
+
+    @property
+    def median(self) -> float:
+        return median(self.figures.values())
+
+    @property
+    def low(self) -> float:
+        return min(self.figures.values())
+
+    @property
+    def high(self) -> float:
+        return max(self.figures.values())
+
+    @property
+    def times(self) -> int:
+        """How many repetitions there are."""
+        return len(self.figures)
 
 
 class Spot(msgspec.Struct, frozen=True, kw_only=True, order=True):
@@ -54,28 +69,27 @@ Summary = Mapping[Spot, Mapping[str, Value]]
 
 def summarize(results: Iterable[Result]) -> Summary:
     """Put repetitions together."""
-    found: dict[Spot, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[Spot, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for result in results:
         cell = result.cell
         for measure, figure in result.figures.items():
             spot = Spot(dimension=cell.dimension, measure=measure, volume=cell.volume, choice=cell.choice, tenants=cell.tenants)
-            found[spot][cell.arm].append(figure)
-    return {spot: {arm: _value(figures) for arm, figures in arms.items()} for spot, arms in found.items()}
-
-
-def _value(figures: Sequence[float]) -> Value:
-    return Value(median=median(figures), low=min(figures), high=max(figures), times=len(figures))
+            found[spot][cell.arm][cell.repetition] = figure
+    return {spot: {arm: Value(figures) for arm, figures in arms.items()} for spot, arms in found.items()}
 
 
 def compare(measure: Measure, tenants: int, values: Mapping[str, Value], one: str, other: str) -> Verdict | None:
-    """Which of two arms is better: beyond EVEN or EVEN_ALONE, and with no repetition of the one as good as any of the other. None where one is missing."""
+    """Which of two arms is better: by its median, beyond EVEN or EVEN_ALONE, and in more than AGREED of the repetitions. None where one is missing.
+
+    A repetition compares what was measured one soon after the other, so that a machine that was slow for a while was so for both.
+    """
     if measure.better is None or one not in values or other not in values:
         return None
     good, bad = (one, other) if _better(measure, values[one].median, values[other].median) else (other, one)
     ratio = _times(values[good].median, values[bad].median)
-    apart = values[good].high < values[bad].low if measure.better == "less" else values[good].low > values[bad].high
-    alone = min(values[good].times, values[bad].times) == 1
-    winner = good if apart and ratio > (EVEN_ALONE if alone else EVEN) else None
+    pairs = [(figure, values[bad].figures[number]) for number, figure in values[good].figures.items() if number in values[bad].figures]
+    agreed = sum(_better(measure, *pair) for pair in pairs) > AGREED * len(pairs)
+    winner = good if agreed and ratio > (EVEN if len(pairs) > 1 else EVEN_ALONE) else None
     return Verdict(tenants=tenants, winner=winner, ratio=ratio, good=values[good].median, bad=values[bad].median)
 
 

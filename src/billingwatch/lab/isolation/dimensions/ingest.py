@@ -44,7 +44,7 @@ DIMENSION = Dimension(
         Measure(key="p50", title=f"p50 at {OFFERED} events/s", unit="ms"),
         Measure(key="p99", title=f"p99 at {OFFERED} events/s", unit="ms", headline=True),
         Measure(key="cold_per_second", title="the first event of each tenant", unit="events/s", better="more"),
-        Measure(key="postgres_us", title="CPU of PostgreSQL per event", unit="µs"),
+        Measure(key="postgres_us", title="CPU of PostgreSQL per event", unit="µs", headline=True),
         Measure(key="service_us", title="CPU of the service per event", unit="µs", better=None),
         Measure(key="backend_mb", title="private memory of the recording backends", unit="MB", headline=True),
     ),
