@@ -1,4 +1,5 @@
 -- record_events --
+-- The function is the control plane's (its newest text in revision 0005); with row isolation, that of tenancy/shared.sql.
 -- Nobody's lock keeps a lane waiting for longer than $15 (text with its unit): see locked.
 WITH patience AS MATERIALIZED (SELECT set_config('lock_timeout', $15, true))
 SELECT control.record_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) FROM patience;

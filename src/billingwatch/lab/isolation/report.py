@@ -113,7 +113,7 @@ def _setting(about: About, summary: Summary) -> str:
     repetitions: dict[int, set[int]] = defaultdict(set)
     for spot, values in summary.items():
         repetitions[spot.tenants].update(value.times for value in values.values())
-    repeated = ", ".join(f"{_span(times)} at {tenants:,} tenants" for tenants, times in sorted(repetitions.items()))
+    repeated = ", ".join(f"{_span(counts)} at {tenants:,} tenants" for tenants, counts in sorted(repetitions.items()))
     settings = ", ".join(f"`{name} = {value}`" for name, value in about.settings.items()) or "its defaults"
     return (
         f"{machine.cores} cores, {machine.system}, Python {machine.python}, PostgreSQL {about.postgres} with {settings}; "
