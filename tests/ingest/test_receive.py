@@ -188,7 +188,7 @@ async def test_a_tenant_without_a_secret_receives_nothing(make_receiver, rows, p
 
 async def test_a_suspended_tenant_receives_nothing(make_receiver, rows, control, acme):
     tenant, token = acme
-    await control.execute("UPDATE control.tenants SET status = 'suspended'")
+    await control.execute("UPDATE control.tenants SET status = 'removing'")
 
     with pytest.raises(TenantSuspended):
         await make_receiver().receive(token, BODY, sign())

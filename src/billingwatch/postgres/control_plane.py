@@ -47,17 +47,27 @@ tenants = Table(
     Column("name", Text, nullable=False),
     Column("schema_name", Text, nullable=False, comment="Opaque: every Postgres role can read pg_namespace. tenants_…: shared by all"),
     Column("mode", Text, nullable=False, comment="Events of the other mode are recorded and ignored"),
-    Column("status", Text, nullable=False, server_default=text("'active'")),
+    Column(
+        "status",
+        Text,
+        nullable=False,
+        server_default=text("'active'"),
+        comment="active; paused: events are recorded and wait; removing: events are refused",
+    ),
     Column("revision", Text, nullable=False, comment="Revision of the tenant line that the schema is at"),
     Column("views_digest", Text, nullable=False, comment="Digest of schema/views that the schema was given"),
     Column("webhook_token_hash", LargeBinary, nullable=False, comment="SHA-256"),
     Column("rate_limit", Integer, comment="Events per second; null: the service's default"),
     Column("created_at", Instant, nullable=False, server_default=now),
+    Column("previous_token_hash", LargeBinary, comment="SHA-256 of the webhook token before the last rotation"),
+    Column("previous_token_until", Instant, comment="Until when the previous webhook token is accepted"),
     PrimaryKeyConstraint("tenant_id", name="tenants_pkey"),
     UniqueConstraint("name", name="tenants_name_key"),
     UniqueConstraint("webhook_token_hash", name="tenants_webhook_token_hash_key"),
+    UniqueConstraint("previous_token_hash", name="tenants_previous_token_hash_key"),
     CheckConstraint("mode IN ('live', 'test')", name="mode_known"),
-    CheckConstraint("status IN ('active', 'suspended')", name="status_known"),
+    CheckConstraint("status IN ('active', 'paused', 'removing')", name="status_known"),
+    CheckConstraint("num_nulls(previous_token_hash, previous_token_until) IN (0, 2)", name="previous_token_is_whole"),
     CheckConstraint("schema_name ~ '^tenants?_[a-z2-7]{10}$'", name="schema_name_opaque"),
     CheckConstraint("name ~ '^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$'", name="name_plain"),
     Index("tenants_schema_name_idx", "schema_name", unique=True, postgresql_where=text("starts_with(schema_name, 'tenant_')")),
@@ -102,7 +112,14 @@ api_keys = Table(
     _tenant_id(),
     Column("hint", Text, nullable=False, comment="First characters, to tell keys apart"),
     Column("created_at", Instant, nullable=False, server_default=now),
+    Column("key_id", Integer, Identity(always=True), nullable=False),
+    Column("name", Text, nullable=False, server_default=text("''"), comment="What the operator calls it"),
+    Column("scope", Text, nullable=False, server_default=text("'write'"), comment="read: GET and HEAD only; write: every call"),
+    Column("expires_at", Instant, comment="Null: never"),
+    Column("last_used_at", Instant, comment="To the minute; null: never used"),
     PrimaryKeyConstraint("key_hash", name="api_keys_pkey"),
+    UniqueConstraint("key_id", name="api_keys_key_id_key"),
+    CheckConstraint("scope IN ('read', 'write')", name="scope_known"),
     Index("api_keys_tenant_id_idx", "tenant_id"),
 )
 
@@ -206,4 +223,58 @@ migration_failures = Table(
     Column("failed_at", Instant, nullable=False, server_default=now),
     PrimaryKeyConstraint("tenant_id", name="migration_failures_pkey"),
     comment="Tenants whose last migration failed; gone once one succeeds",
+)
+
+tenant_changes = Table(
+    "tenant_changes",
+    metadata,
+    Column("change_id", BigInteger, Identity(always=True), nullable=False),
+    # No foreign key: the removal of a tenant is a change, too.
+    Column("tenant_id", Integer, comment="Null: every tenant"),
+    Column(
+        "transaction_id",
+        BigInteger,
+        nullable=False,
+        server_default=text("pg_current_xact_id()::text::bigint"),
+        comment="Transaction that wrote the row; a reader compares it with the oldest one that still runs",
+    ),
+    Column("changed_at", Instant, nullable=False, server_default=now),
+    PrimaryKeyConstraint("change_id", name="tenant_changes_pkey"),
+    Index("tenant_changes_transaction_id_idx", "transaction_id"),
+    comment="Changes of tenants in the last hours; each process polls them to drop cached tenants",
+)
+
+processors = Table(
+    "processors",
+    metadata,
+    Column("processor_id", BigInteger, Identity(always=True), nullable=False),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("started_at", Instant, nullable=False, server_default=now),
+    Column("reported_at", Instant, nullable=False, server_default=now),
+    PrimaryKeyConstraint("processor_id", name="processors_pkey"),
+    comment="Processes that process events; each updates reported_at every few seconds",
+)
+
+fleet_settings = Table(
+    "fleet_settings",
+    metadata,
+    Column("name", Text, nullable=False),
+    Column("value", Text, nullable=False),
+    Column("updated_at", Instant, nullable=False, server_default=now),
+    PrimaryKeyConstraint("name", name="fleet_settings_pkey"),
+    comment="Values that every process of the fleet must agree on; a process with another value refuses to start",
+)
+
+ingest_activity = Table(
+    "ingest_activity",
+    metadata,
+    _tenant_id(),
+    Column("refused", BigInteger, nullable=False, server_default=text("0"), comment="Deliveries refused so far"),
+    Column("last_refused_at", Instant),
+    Column("last_refusal", Text, comment="Reason of the last refusal"),
+    Column("ignored", BigInteger, nullable=False, server_default=text("0"), comment="Events recorded and ignored because of their mode"),
+    Column("last_ignored_at", Instant),
+    PrimaryKeyConstraint("tenant_id", name="ingest_activity_pkey"),
+    comment="Refused and ignored deliveries of each tenant; processes add to it every few seconds",
 )

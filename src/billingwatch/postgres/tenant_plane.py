@@ -16,6 +16,7 @@ from sqlalchemy import (
     DateTime,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     SmallInteger,
@@ -69,7 +70,8 @@ events = Table(
     Column("last_received_at", Instant, nullable=False, doc="When the latest delivery arrived here"),
     Column("deliveries", Integer, nullable=False, server_default=text("1"), doc="How often Stripe delivered it"),
     Column("disposition", Text, nullable=False, doc="process: projected and looked at; ignored: wrong mode; needs_fetch: thin"),
-    Column("payload", JSON, nullable=False, doc="The body exactly as it was signed"),
+    Column("payload", JSON, nullable=False, doc="The body exactly as it was signed; null (JSON) when it is in `body`"),
+    Column("body", LargeBinary, doc="The body of an event that PostgreSQL's json refuses"),
     PrimaryKeyConstraint("event_id", name="events_pkey"),
     Index("events_received_at_event_id_idx", "received_at", "event_id"),
 )

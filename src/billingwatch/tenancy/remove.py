@@ -19,7 +19,7 @@ LOOK_EVERY = 0.05  # seconds
 
 
 async def remove_tenant(control: ControlConnection, name: str) -> TenantRow:
-    """Remove a tenant for good, and return what it was. What fails on the way leaves it suspended, and can be done again.
+    """Remove a tenant for good, and return what it was. What fails on the way leaves it in state `removing`, and can be done again.
 
     Raises TenantNotFound, AnalystsNotPermitted, AnalystRemains.
     """

@@ -1,5 +1,5 @@
 -- suspend --
-UPDATE control.tenants SET status = 'suspended' WHERE tenant_id = $1;
+UPDATE control.tenants SET status = 'removing' WHERE tenant_id = $1;
 
 -- leave --
 -- Out of the tenant's scope, into the control plane, within one transaction.

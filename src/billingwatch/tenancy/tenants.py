@@ -15,7 +15,7 @@ from billingwatch.postgres.revisions import outdated
 
 TenantId = NewType("TenantId", int)
 Mode = Literal["live", "test"]
-Status = Literal["active", "suspended"]
+Status = Literal["active", "paused", "removing"]
 
 TOKEN_BYTES = 32  # 256 bits
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
