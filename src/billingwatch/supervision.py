@@ -15,9 +15,10 @@ STABLE_SECONDS = 30.0  # after a run of this length the pauses begin with the fi
 
 
 class SupervisedTask:
-    """A background task that runs until `finish` or `stop`. A run that raises or returns early is logged and started again.
+    """A background task that runs until `finish` or `stop`; a run that raises or returns early is logged and restarted.
 
     `run` is called once per start, so state that must survive a restart belongs to the object that owns `run`.
+    KeyboardInterrupt and SystemExit end the program, and a cancellation of the task itself ends the task.
     """
 
     def __init__(self, name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -36,11 +37,15 @@ class SupervisedTask:
     def start(self) -> None:
         self._task = asyncio.create_task(self._supervise(), name=self.name)
 
-    async def finish(self) -> None:
-        """Wait until `run` returns by itself. The caller has told `run` to end; an error of the last run is logged."""
+    async def finish(self, *, within: float | None = None) -> None:
+        """Wait until `run` returns, and cancel it after `within` seconds. The caller has already made `run` end."""
         self._finishing = True
-        if self._task is not None:
-            await asyncio.gather(self._task, return_exceptions=True)
+        if self._task is None:
+            return
+        await asyncio.wait({self._task}, timeout=within)
+        if not self._task.done():
+            log.warning("supervision.task_cancelled", task=self.name, seconds=within)
+            await self.stop()
 
     async def stop(self) -> None:
         """Cancel the run and wait for its end."""
@@ -58,12 +63,14 @@ class SupervisedTask:
             self._alive = True
             try:
                 await self._run()
+            except (KeyboardInterrupt, SystemExit):
+                raise
             except asyncio.CancelledError as error:
-                # A cancellation that did not come from stop() is a failure like any other.
-                if self._finishing:
+                # stop(), or the end of the event loop, cancels this task. Anything else cancelled what `run` awaited.
+                if self._finishing or _cancelled():
                     raise
                 reason = error
-            except BaseException as error:  # noqa: BLE001 - whatever ended the run, the task has to run again
+            except BaseException as error:  # noqa: BLE001 - every other end of a run leads to a restart
                 reason = error
             finally:
                 self._alive = False
@@ -75,3 +82,9 @@ class SupervisedTask:
                 return
             self.restarts += 1
             await asyncio.sleep(RESTART_PAUSES[min(failures, len(RESTART_PAUSES)) - 1])
+
+
+def _cancelled() -> bool:
+    """Return True when the current task itself was cancelled."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
