@@ -11,7 +11,7 @@ from litestar import Request
 from billingwatch.errors import Unauthenticated
 from billingwatch.postgres.connections import ControlConnection, TenantConnection
 from billingwatch.service import Service
-from billingwatch.tenancy.lanes import control_plane
+from billingwatch.tenancy.lanes import answer_within, control_plane
 from billingwatch.tenancy.provision import API_KEY_HINT
 from billingwatch.tenancy.tenants import Tenant
 
@@ -29,12 +29,12 @@ class TenantAccess:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[TenantConnection]:
-        async with self._service.reads.of(self.tenant.tenant_id).scope(self.tenant, readonly=True) as connection:
+        async with answer_within(), self._service.reads.of(self.tenant.tenant_id).scope(self.tenant, readonly=True) as connection:
             yield connection
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[TenantConnection]:
-        async with self._service.reads.of(self.tenant.tenant_id).scope(self.tenant) as connection:
+        async with answer_within(), self._service.reads.of(self.tenant.tenant_id).scope(self.tenant) as connection:
             yield connection
 
     @asynccontextmanager
@@ -46,7 +46,7 @@ class TenantAccess:
     @asynccontextmanager
     async def settings(self) -> AsyncIterator[ControlConnection]:
         """Where the tenant's settings are kept. Not by the control plane's own lane: a change may wait for another, and deliveries for the lane."""
-        async with control_plane(self._service.reads.of(self.tenant.tenant_id)) as connection:
+        async with answer_within(), control_plane(self._service.reads.of(self.tenant.tenant_id)) as connection:
             yield connection
 
     def changed(self) -> None:
