@@ -34,3 +34,4 @@ lane_connected = Gauge("billingwatch_lane_connected", "1 while a lane has its co
 lane_recycled = Gauge(
     "billingwatch_lane_recycled", "How often a lane's connection was replaced to give back memory", ["lane"], multiprocess_mode="sum"
 )
+log_lines_dropped = Counter("billingwatch_log_lines_dropped", "Log lines that could not be written to stderr")

@@ -178,8 +178,9 @@ async def answer_within(seconds: float = ANSWER_SECONDS) -> AsyncIterator[None]:
 
     A block that holds a lane needs up to `LEAVE_SECONDS` more, in which its statement is cancelled and rolled back.
     """
+    limit = asyncio.timeout(seconds)
     try:
-        async with asyncio.timeout(seconds) as limit:
+        async with limit:
             yield
     except TimeoutError as error:
         if not limit.expired():
