@@ -37,6 +37,10 @@ class SupervisedTask:
     def start(self) -> None:
         self._task = asyncio.create_task(self._supervise(), name=self.name)
 
+    def expect_end(self) -> None:
+        """Do not restart a run that ends from now on. For the caller that makes several tasks end and then waits."""
+        self._finishing = True
+
     async def finish(self, *, within: float | None = None) -> None:
         """Wait until `run` returns, and cancel it after `within` seconds. The caller has already made `run` end."""
         self._finishing = True

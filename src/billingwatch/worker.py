@@ -91,6 +91,8 @@ class Processor:
     async def close(self) -> None:
         """Finish the visits under way, then stop; what is left stays pending in Postgres."""
         self._stopping = True
+        for worker in self._workers:
+            worker.expect_end()
         for lane in self._lanes:
             lane.wake.set()
         await self._poller.stop()

@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
             "backtest",
             "analysts",
             "migrate",
+            "settings",
             "events",
             "simulate",
             "replay",
