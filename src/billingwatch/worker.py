@@ -15,6 +15,7 @@ import structlog
 
 from billingwatch import metrics
 from billingwatch.errors import BillingWatchError, DatabaseUnavailable, FleetSettingMismatch, TenantOutdated
+from billingwatch.judgement import FURTHEST
 from billingwatch.logs import count_dropped_lines
 from billingwatch.postgres.connections import UNAVAILABLE
 from billingwatch.postgres.statements import load_statements
@@ -198,7 +199,8 @@ class Processor:
         if not idle:
             return
         async with control_plane(self._control) as connection:
-            rows = await connection.fetch(visit_sql["tenants_with_work"], self._clock())
+            as_of = self._clock()
+            rows = await connection.fetch(visit_sql["tenants_with_work"], as_of, as_of + FURTHEST)
         for row in rows:
             if (number := lane_number(row["tenant_id"], len(self._lanes))) in idle:
                 self._lanes[number].call(row["tenant_id"])
