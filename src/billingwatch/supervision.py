@@ -14,6 +14,18 @@ RESTART_PAUSES = (0.1, 0.5, 2.0, 5.0)  # seconds before the first, second, … r
 STABLE_SECONDS = 30.0  # after a run of this length the pauses begin with the first one again
 
 
+class Pauses:
+    """How long to wait before the next restart; the pauses grow while the runs are short."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+
+    def after(self, seconds: float) -> float:
+        """Return the pause after a run of this length."""
+        self.failures = 1 if seconds >= STABLE_SECONDS else self.failures + 1
+        return RESTART_PAUSES[min(self.failures, len(RESTART_PAUSES)) - 1]
+
+
 class SupervisedTask:
     """A background task that runs until `finish` or `stop`; a run that raises or returns early is logged and restarted.
 
@@ -60,7 +72,7 @@ class SupervisedTask:
 
     async def _supervise(self) -> None:
         loop = asyncio.get_running_loop()
-        failures = 0
+        pauses = Pauses()
         while True:
             began = loop.time()
             reason: BaseException | None = None
@@ -80,12 +92,12 @@ class SupervisedTask:
                 self._alive = False
             if self._finishing and reason is None:
                 return
-            failures = 1 if loop.time() - began >= STABLE_SECONDS else failures + 1
-            log.error("supervision.task_ended", task=self.name, failures=failures, exc_info=reason)
+            pause = pauses.after(loop.time() - began)
+            log.error("supervision.task_ended", task=self.name, failures=pauses.failures, exc_info=reason)
             if self._finishing:
                 return
             self.restarts += 1
-            await asyncio.sleep(RESTART_PAUSES[min(failures, len(RESTART_PAUSES)) - 1])
+            await asyncio.sleep(pause)
 
 
 def _cancelled() -> bool:
