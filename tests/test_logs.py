@@ -216,3 +216,18 @@ def test_closing_a_writer_that_nobody_reads_ends():
     os.close(reader)
 
     assert seconds < SECONDS
+
+
+def test_drained_log_precedes_a_message_of_the_program():
+    done = run(
+        """
+        for number in range(200):
+            log.info("tests.line", number=number)
+        logs.drain_logs()
+        sys.stderr.write("error: a message\\n")
+        """
+    )
+
+    lines = done.stderr.splitlines()
+    assert len(lines) == 201
+    assert lines[-1] == "error: a message"

@@ -27,7 +27,9 @@ class LogWriter(io.TextIOBase):
         self.notice: Callable[[int], str] = "{} log lines dropped\n".format
         self._descriptor = descriptor
         self._encoding = encoding
-        self._texts: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()  # its put() may be interrupted by a signal handler that logs
+        self._texts: queue.SimpleQueue[bytes | threading.Event | None] = (
+            queue.SimpleQueue()
+        )  # its put() may be interrupted by a signal handler that logs
         self._queued = 0  # bytes
         self._lock = threading.RLock()
         self._dropped = 0
@@ -84,6 +86,13 @@ class LogWriter(io.TextIOBase):
     def flush(self) -> None:
         """Do nothing, because waiting for the reader could block the caller."""
 
+    def drain(self) -> None:
+        """Wait up to `FLUSH_SECONDS` until all that was written before has left the queue."""
+        if self._open:
+            passed = threading.Event()
+            self._texts.put(passed)
+            passed.wait(FLUSH_SECONDS)
+
     def close(self) -> None:
         """Wait up to `FLUSH_SECONDS` until the queue is written. What is written later is dropped."""
         if self._open:
@@ -93,6 +102,9 @@ class LogWriter(io.TextIOBase):
 
     def _run(self) -> None:
         while (data := self._texts.get()) is not None:
+            if isinstance(data, threading.Event):
+                data.set()
+                continue
             written = False
             with contextlib.suppress(Exception):  # the thread must not end
                 written = self._put(data)

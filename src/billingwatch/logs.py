@@ -74,6 +74,12 @@ def protect_stderr() -> None:
         sys.stderr = _State.writer
 
 
+def drain_logs() -> None:
+    """Wait up to a second for the log's queue, before a message is written to stderr that has to follow the log."""
+    if _State.writer is not None:
+        _State.writer.drain()
+
+
 def count_dropped_lines() -> None:
     """Add the log lines that were dropped since the last call to their counter."""
     if _State.writer is not None:

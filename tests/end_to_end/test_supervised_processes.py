@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -182,3 +183,39 @@ def test_orphaned_worker_ends(installation: Any) -> None:
         gone, _ = psutil.wait_procs([worker], timeout=SECONDS)
 
     assert [one.pid for one in gone] == [worker.pid]
+
+
+PATCHED = """
+import os, sys
+from billingwatch.cli import main, processes
+original = processes.HttpProcesses.__init__
+def fail(self):
+    raise RuntimeError("broken")
+def start_children_with_another_key(self, *arguments):
+    os.environ["BILLINGWATCH_SECRET_KEY"] = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
+    original(self, *arguments)
+processes.HttpProcesses.{name} = {patch}
+sys.argv = ["billingwatch", "serve", "--port", "0", "--workers", "2"]
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "patch", "event"),
+    [
+        ("keep_subprocess_alive", "fail", "serve.supervision_failed"),
+        ("__init__", "start_children_with_another_key", "serve.start_failed"),
+    ],
+    ids=["supervision", "first start"],
+)
+def test_failed_supervision_or_first_start_ends_every_process(installation: Any, name: str, patch: str, event: str) -> None:
+    provision(installation)
+    code = PATCHED.format(name=name, patch=patch)
+
+    # The children hold the pipe, too: the read ends when all of them have ended.
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], env=installation.environ, stderr=subprocess.PIPE, timeout=SECONDS, check=False
+    )
+
+    assert done.returncode == 1
+    assert event in done.stderr.decode()

@@ -39,7 +39,9 @@ class TenantAccess:
 
     @asynccontextmanager
     async def backtesting(self) -> AsyncIterator[TenantConnection]:
-        """For what may take long: nobody who reads waits for it."""
+        """For what may take as long as the statement timeout, on a lane that no other request waits for."""
+        async with self.reading():
+            pass  # a server that does not answer is noticed here, within 10 s
         async with self._service.backtests.scope(self.tenant, readonly=True) as connection:
             yield connection
 

@@ -158,8 +158,8 @@ class LaneRecorder:
                 late.append(self._waiting.popleft())
                 self._waiting_bytes -= len(late[-1][0].payload)
             if late:
-                log.warning("ingest.events_late", lane=self.lane.name, events=len(late), seconds=COMMIT_SECONDS)
                 self._refuse(late, LATE)
+                log.warning("ingest.events_late", lane=self.lane.name, events=len(late), seconds=COMMIT_SECONDS)
 
     def _take(self) -> list[Waiting]:
         batch: list[Waiting] = []
