@@ -3,7 +3,8 @@
 BillingWatchError
 ├── SettingsInvalid
 ├── DatabaseUnavailable · PostgresUnusable · SchemaOutdated · MigrationRunning · ControlPlaneStays · TenantOutdated
-├── IsolationMismatch · RowIsolationNotPermitted · RolesMissing · FleetSettingMismatch · FleetSettingInUse · NotReady
+├── IsolationMismatch · RowIsolationNotPermitted · RolesMissing
+├── FleetSettingMismatch · FleetSettingInUse · NotReady
 ├── TenantNotFound · TenantNameTaken · TenantNameInvalid · TenantSuspended
 ├── SecretInvalid · SecretsFull · SecretNotFound · SecretKeyUnusable
 ├── EventNotFound · DeadLetterNotFound · AnomalyNotFound · AnomalyClosed · AnalystNotFound · AnalystsNotPermitted · AnalystRemains
@@ -62,21 +63,23 @@ class FleetSettingMismatch(BillingWatchError):
     """{variable} is {wanted} here, and the other processes run with {found}"""
 
     def __init__(self, *, name: str, variable: str, wanted: str, found: str) -> None:
-        hint = f"set {variable}={found}, or stop every process and run `billingwatch settings set {name} {wanted}`"
+        command = f"billingwatch settings set {name} {wanted}"
+        hint = f"set {variable}={found}, or stop every process and run `{command}`"
         super().__init__(name=name, variable=variable, wanted=wanted, found=found, hint=hint)
 
 
 class FleetSettingInUse(BillingWatchError):
     """{name} cannot change while processes process events: {processors} reported in the last 30 s"""
 
-    hint = "stop `billingwatch serve` and `billingwatch worker` everywhere; a process that was killed counts for 30 s"
+    hint = "stop every `billingwatch serve` and `billingwatch worker`; a killed process counts for 30 s"
 
 
 class NotReady(BillingWatchError):
     """the service is not ready: {reason}"""
 
     def __init__(self, *, conditions: Sequence[str]) -> None:
-        super().__init__(reason="; ".join(conditions), faults=[{"message": condition} for condition in conditions])
+        faults = [{"message": condition} for condition in conditions]
+        super().__init__(reason="; ".join(conditions), faults=faults)
 
 
 class RowIsolationNotPermitted(BillingWatchError):

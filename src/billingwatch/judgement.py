@@ -29,12 +29,12 @@ JUDGED_EVERY = timedelta(hours=1)  # the finest grid of a detector of time
 JUDGED_WITHIN = timedelta(minutes=5)  # of the hour; spreads the visits of a fleet
 REJUDGED_AFTER = timedelta(minutes=10)  # after a detector failed; data that stops it now may stop it again
 REJUDGE = "rejudge:"  # and the detector's name: the kind of a due visit
-SETTLED_WITHIN = timedelta(hours=1)  # the longest time until a visit checks again whether an anomaly has ended
+SETTLED_WITHIN = timedelta(hours=1)  # at most, until a visit checks again whether an anomaly has ended
 CLOCKS_DIFFER = timedelta(minutes=5)  # at most, between the processes of a fleet
 INTERVALS = MappingProxyType({"evaluate": JUDGED_EVERY + JUDGED_WITHIN, "settle": SETTLED_WITHIN})
 """How far ahead a visit of each kind is planned; other kinds: `REJUDGED_AFTER`."""
 FURTHEST = max(*INTERVALS.values(), REJUDGED_AFTER) + CLOCKS_DIFFER
-"""No visit is planned later than this; one that is was planned before the clock was set back, and is due now."""
+"""No visit is planned later than this. A visit that is due later was planned before the clock was set back."""
 FIRST_JUDGED_AFTER = timedelta(minutes=5)  # so that a history which is being replayed is judged when it is complete
 
 
@@ -117,7 +117,7 @@ class Judge:
             until = self._as_of.replace(minute=0, second=0, microsecond=0)
             since = self._judged_until or await beginning(self._connection)
             if since is not None and since > until:
-                # The clock was ahead when the detectors of time ran last: begin again with the hour that has just ended.
+                # The clock was ahead when the detectors of time ran last. Begin with the hour that ended last.
                 since = until - JUDGED_EVERY
             if since is not None and since < until:
                 outcome = await judge_time(

@@ -20,7 +20,7 @@ RETRY_SECONDS = 0.2  # between two attempts while writing fails
 class LogWriter(io.TextIOBase):
     """Lines for a pipe, a file or a terminal that may be full, closed or never read.
 
-    A text that cannot be written is dropped and counted. `notice` renders the line that reports the drops once writing works again.
+    A text that cannot be written is dropped and counted. Once writing works, `notice` renders a line with the count.
     """
 
     def __init__(self, descriptor: int | None, *, encoding: str = "utf-8") -> None:
@@ -119,7 +119,7 @@ class LogWriter(io.TextIOBase):
         return self._write_whole(data)
 
     def _report(self) -> bool:
-        """Write how many texts were dropped since the last report; return False when that cannot be written either."""
+        """Write how many texts were dropped since the last report. Return False when that fails, too."""
         new = self._dropped - self._reported
         if new == 0:
             return True

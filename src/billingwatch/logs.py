@@ -1,6 +1,6 @@
 """Structured logs on stderr: `package.thing_happened` with facts as keys; secrets are never facts.
 
-Logging never raises and never blocks its caller: a text that cannot be written is dropped and counted (see log_writer).
+Logging never raises and never blocks its caller. A text that cannot be written is dropped and counted (log_writer).
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def protect_stderr() -> None:
 
 
 def drain_logs() -> None:
-    """Wait up to a second for the log's queue, before a message is written to stderr that has to follow the log."""
+    """Wait up to a second until the queue is written. For a message on stderr that has to follow the log."""
     if _State.writer is not None:
         _State.writer.drain()
 

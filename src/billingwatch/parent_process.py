@@ -1,4 +1,4 @@
-"""Child processes that end when their parent is killed, so that none of them keeps the port or works without a supervisor."""
+"""Child processes that end when their parent is killed, so that no orphan keeps the port or works unsupervised."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GRACE_SECONDS = 1.0  # that the child gets to end in order
 
 
 def end_with_parent(parent: int) -> None:
-    """Watch from a thread that process `parent` is this one's parent, and end this process within 2 s when it is not."""
+    """Start a thread that ends this process within 2 s when `parent` is no longer its parent."""
     threading.Thread(target=_watch, args=(parent,), name="parent watcher", daemon=True).start()
 
 

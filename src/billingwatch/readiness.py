@@ -37,7 +37,7 @@ class Readiness:
         self._reported: list[str] | None = None
 
     async def check(self) -> None:
-        """Raise NotReady with each condition that does not hold. Answers within 2 s, whatever the database does."""
+        """Raise NotReady with each condition that does not hold. Returns within 2 s also without a database."""
         if self._query is None or self._query.done():
             self._query = asyncio.create_task(self._database(), name="readiness")
         query = self._query

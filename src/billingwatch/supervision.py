@@ -27,7 +27,7 @@ class Pauses:
 
 
 class SupervisedTask:
-    """A background task that runs until `finish` or `stop`; a run that raises or returns early is logged and restarted.
+    """A background task that runs until `finish` or `stop`. A run that ends early is logged and restarted.
 
     `run` is called once per start, so state that must survive a restart belongs to the object that owns `run`.
     KeyboardInterrupt and SystemExit end the program, and a cancellation of the task itself ends the task.
@@ -50,11 +50,11 @@ class SupervisedTask:
         self._task = asyncio.create_task(self._supervise(), name=self.name)
 
     def expect_end(self) -> None:
-        """Do not restart a run that ends from now on. For the caller that makes several tasks end and then waits."""
+        """Do not restart a run that ends from now on. For a caller that ends several tasks and then waits."""
         self._finishing = True
 
     async def finish(self, *, within: float | None = None) -> None:
-        """Wait until `run` returns, and cancel it after `within` seconds. The caller has already made `run` end."""
+        """Wait until `run` returns, and cancel it after `within` seconds. The caller has to make `run` end."""
         self._finishing = True
         if self._task is None:
             return
@@ -82,7 +82,8 @@ class SupervisedTask:
             except (KeyboardInterrupt, SystemExit):
                 raise
             except asyncio.CancelledError as error:
-                # stop(), or the end of the event loop, cancels this task. Anything else cancelled what `run` awaited.
+                # stop() and the end of the event loop cancel this task; the cancellation of a future that `run`
+                # awaited is a failure.
                 if self._finishing or _cancelled():
                     raise
                 reason = error

@@ -175,7 +175,7 @@ class Processor:
     async def _report(self) -> None:
         """Report in control.processors that this process processes events, from its first poll on.
 
-        Raises FleetSettingMismatch when the fleet's number of lanes was changed before this process had registered.
+        Raises FleetSettingMismatch when the number of lanes was changed before this process had registered.
         """
         count_dropped_lines()
         async with control_plane(self._control) as connection:

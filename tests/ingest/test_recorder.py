@@ -475,3 +475,15 @@ async def test_one_tenant_whose_schema_is_gone_leaves_the_lane_ready(make_record
 
     assert isinstance(refused, Overloaded)
     assert not recorder.lanes[0].refusing
+
+
+async def test_deliveries_of_a_lane_without_its_task_are_refused(make_recorder, make_delivery, tenant, impatient):
+    recorder = make_recorder()
+    await recorder.lanes[0]._task.stop()
+
+    async with asyncio.timeout(20):
+        refused = await attempt(recorder, [make_delivery(tenant, f"evt_{number}") for number in range(3)])
+
+    assert {type(error) for error in refused} == {Overloaded}
+    assert recorder.lanes[0].depth == 0
+    assert not recorder.lanes[0].alive

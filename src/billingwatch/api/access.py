@@ -26,15 +26,16 @@ class TenantAccess:
         self.actor = key[:API_KEY_HINT]
         self.as_of = service.clock
         self._service = service
+        self._lane = service.reads.of(tenant.tenant_id)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[TenantConnection]:
-        async with answer_within(), self._service.reads.of(self.tenant.tenant_id).scope(self.tenant, readonly=True) as connection:
+        async with answer_within(), self._lane.scope(self.tenant, readonly=True) as connection:
             yield connection
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[TenantConnection]:
-        async with answer_within(), self._service.reads.of(self.tenant.tenant_id).scope(self.tenant) as connection:
+        async with answer_within(), self._lane.scope(self.tenant) as connection:
             yield connection
 
     @asynccontextmanager
@@ -48,7 +49,7 @@ class TenantAccess:
     @asynccontextmanager
     async def settings(self) -> AsyncIterator[ControlConnection]:
         """Where the tenant's settings are kept. Not by the control plane's own lane: a change may wait for another, and deliveries for the lane."""
-        async with answer_within(), control_plane(self._service.reads.of(self.tenant.tenant_id)) as connection:
+        async with answer_within(), control_plane(self._lane) as connection:
             yield connection
 
     def changed(self) -> None:

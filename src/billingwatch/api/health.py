@@ -20,7 +20,7 @@ async def live() -> Health:
     return Health("ok")
 
 
-@get("/health/ready", tags=["health"], summary="Events are recorded and processed; 503 names each condition that fails")
+@get("/health/ready", tags=["health"], summary="Events are recorded and processed; 503 says why not")
 async def ready(request: Request[Any, Any, Any]) -> Health:
     service: Service = request.app.state.service
     await service.readiness.check()

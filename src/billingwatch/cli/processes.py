@@ -1,4 +1,4 @@
-"""The processes of `billingwatch serve --workers`: those that answer HTTP and the one that processes, all restarted when they end."""
+"""The processes of `billingwatch serve --workers`: several answer HTTP, one processes; each is restarted."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ class WorkerProcess:
     def _start(self) -> None:
         self._restart_at = None
         self._started_at = time.monotonic()
-        self._process = subprocess.Popen([sys.executable, "-P", "-m", "billingwatch", "worker", "--parent", str(os.getpid())])
+        command = [sys.executable, "-P", "-m", "billingwatch", "worker", "--parent", str(os.getpid())]
+        self._process = subprocess.Popen(command)
 
 
 class HttpProcesses(Multiprocess):
@@ -95,8 +96,10 @@ class HttpProcesses(Multiprocess):
             self.should_exit.set()
             return
         now = time.monotonic()
-        pause = self._pauses.setdefault(number, Pauses()).after(now - self._started_at.get(number, float("-inf")))
-        log.error("serve.process_ended", pid=process.pid, exit_code=process.exitcode, restart_in_seconds=pause)
+        seconds = now - self._started_at.get(number, float("-inf"))
+        pause = self._pauses.setdefault(number, Pauses()).after(seconds)
+        code = process.exitcode
+        log.error("serve.process_ended", pid=process.pid, exit_code=code, restart_in_seconds=pause)
         self._restart_at[process] = now + pause
 
     def _restart(self, number: int, ended: Process) -> None:

@@ -1,4 +1,4 @@
-"""`billingwatch settings`: what this process would run with, and the values that every process must agree on."""
+"""`billingwatch settings`: the settings of this environment, and those that every process must agree on."""
 
 from __future__ import annotations
 
@@ -79,11 +79,13 @@ def set_setting(name: str, value: str, *, as_json: bool) -> None:
     if as_json:
         print_json(changed)
     else:
-        talk.print(f"start every process with {PREFIX}{name.upper()}={changed.value}", markup=False, soft_wrap=True)
+        assignment = f"{PREFIX}{name.upper()}={changed.value}"
+        talk.print(f"start every process with {assignment}", markup=False, soft_wrap=True)
 
 
 def _listed(settings: Settings, fleet: dict[str, str]) -> list[Listed]:
-    given = {name.removeprefix(PREFIX).lower() for name, text in os.environ.items() if name.startswith(PREFIX) and text}
+    variables = [name for name, text in os.environ.items() if name.startswith(PREFIX) and text]
+    given = {name.removeprefix(PREFIX).lower() for name in variables}
     return [
         Listed(
             name=name,
@@ -110,7 +112,8 @@ def _without_password(url: str) -> str:
     parts = urlsplit(url)
     user, separator, place = parts.netloc.rpartition("@")
     name, colon, _ = user.partition(":")
-    return parts._replace(netloc=f"{name}{colon}{HIDDEN if colon else ''}{separator}{place}", query=HIDDEN if parts.query else "").geturl()
+    netloc = f"{name}{colon}{HIDDEN if colon else ''}{separator}{place}"
+    return parts._replace(netloc=netloc, query=HIDDEN if parts.query else "").geturl()
 
 
 def _checked(name: str, value: str) -> str:

@@ -63,7 +63,8 @@ class LockedTenants:
             try:
                 held = await self._look(self._tenants)
             except (DatabaseUnavailable, asyncpg.PostgresError):
-                held = set[TenantId]()  # The next delivery of a tenant that is still locked finds the lock again.
+                # The next delivery of a tenant that is still locked finds the lock again.
+                held = set[TenantId]()
             for tenant_id in self._tenants.keys() - held:
                 log.info("ingest.tenant_unlocked", tenant=self._tenants.pop(tenant_id).name)
 

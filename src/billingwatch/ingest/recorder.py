@@ -63,12 +63,16 @@ class Recorded(msgspec.Struct, frozen=True):
 Waiting = tuple[Delivery, asyncio.Future[Recorded], float]
 """A delivery, the future of who waits for its commit, and since when (time of the event loop)."""
 
-SERVER_FAULTS = (asyncpg.InsufficientResourcesError, asyncpg.OperatorInterventionError, asyncpg.PostgresSystemError)
-"""Errors of a server that can record for no tenant: the disk is full, memory is used up, a file cannot be read."""
+SERVER_FAULTS = (
+    asyncpg.InsufficientResourcesError,  # the disk or the memory is full
+    asyncpg.OperatorInterventionError,
+    asyncpg.PostgresSystemError,  # a file cannot be read or written
+)
+"""Errors of a server that can record for no tenant."""
 
 
 class LaneRecorder:
-    """The queue in front of one ingest lane, the task that empties it, and the one that refuses what waits too long."""
+    """The queue of one ingest lane, the task that writes it, and the task that refuses what waits too long."""
 
     def __init__(self, lane: Lane, *, queue_limit: int, on_recorded: Callable[[Iterable[int]], None] = lambda _: None) -> None:
         self.lane = lane
@@ -159,7 +163,8 @@ class LaneRecorder:
                 self._waiting_bytes -= len(late[-1][0].payload)
             if late:
                 self._refuse(late, LATE)
-                log.warning("ingest.events_late", lane=self.lane.name, events=len(late), seconds=COMMIT_SECONDS)
+                lane = self.lane.name
+                log.warning("ingest.events_late", lane=lane, events=len(late), seconds=COMMIT_SECONDS)
 
     def _take(self) -> list[Waiting]:
         batch: list[Waiting] = []
@@ -204,7 +209,7 @@ class LaneRecorder:
             self._refuse(batch, str(error))
             return
         _fail([one for one in batch if one[0].tenant.tenant_id in self._locked], Overloaded(reason=LOCKED))
-        # A lock that is gone by now refuses nobody. A lock that `find` cannot see ends this with the events' deadline.
+        # If the lock is gone by now, no event was refused. If `find` cannot see it, the events' deadline ends this.
         await self._write(_undone(batch))
 
     def _refuse(self, batch: Sequence[Waiting], reason: str) -> None:

@@ -68,14 +68,14 @@ async def discard(connection: asyncpg.Connection) -> None:
 
 
 async def recover(connection: asyncpg.Connection) -> None:
-    """End the statement and the transaction that a cancelled or failed caller left. Terminate the connection if that fails."""
+    """End the statement and the transaction that a caller left. Terminate the connection if that fails."""
     if not connection.is_closed():
         await _within(connection, _roll_back(connection))
 
 
 async def _roll_back(connection: asyncpg.Connection) -> None:
     if not connection.is_in_transaction():
-        # A BEGIN whose caller was cancelled may still take effect, which the answer to the next statement shows.
+        # A BEGIN whose caller was cancelled may still take effect. The answer to this statement shows it.
         await connection.execute("SELECT")
     if connection.is_in_transaction():
         await connection.execute("ROLLBACK")

@@ -41,9 +41,9 @@ class Database:
 
     @contextlib.contextmanager
     def kept_up(self) -> Iterator[None]:
-        """Start the embedded server again when it dies while the block runs; do nothing for a given PostgreSQL.
+        """Start the embedded server again when it dies while the block runs. Do nothing for a given PostgreSQL.
 
-        Raises PostgresUnusable at the end when the server runs on another port, where this process cannot reach it.
+        Raises PostgresUnusable at the end when the server had to move to another port.
         """
         if self._embedded is None:
             yield
@@ -91,7 +91,7 @@ class Watcher:
         self._thread.join()
         if self._moved_from is not None:
             raise PostgresUnusable(
-                reason=f"it could not start on port {self._moved_from} again and runs on port {self._server.port}",
+                reason=f"it moved from port {self._moved_from} to port {self._server.port}",
                 hint="start this command again",
             )
 

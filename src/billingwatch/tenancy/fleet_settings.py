@@ -1,4 +1,4 @@
-"""Values that every process of the fleet must agree on: the first process stores them, and another value is refused."""
+"""Values that every process must agree on: the first process stores them, and another value is refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEY_HINT = "set BILLINGWATCH_SECRET_KEY, or secret.key in the data directory, to
 
 
 async def check_fleet_settings(control: ControlConnection, settings: Settings, seal: Seal) -> None:
-    """Compare the settings of a process that starts with those of the fleet, and store what is not stored yet.
+    """Compare the settings of a process that starts with the stored ones. Store what is not stored yet.
 
     Raises SecretKeyUnusable, FleetSettingMismatch.
     """
@@ -29,7 +29,10 @@ async def check_fleet_settings(control: ControlConnection, settings: Settings, s
 
 
 async def check_secret_key(control: ControlConnection, seal: Seal) -> None:
-    """Raise SecretKeyUnusable when the key decrypts neither the stored check nor, before there is one, a signing secret."""
+    """Raise SecretKeyUnusable when the key does not decrypt the stored check, or the newest signing secret.
+
+    Stores a check when there is none.
+    """
     check_key_sample(seal, await key_sample(control))
     await control.execute(sql["insert_secret_key_check"], seal.encrypt(KEY_CHECK).decode())
     # Another process may have stored the check of its own key first.

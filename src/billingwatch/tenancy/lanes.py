@@ -176,7 +176,7 @@ def lane_number(tenant_id: int, count: int) -> int:
 async def answer_within(seconds: float = ANSWER_SECONDS) -> AsyncIterator[None]:
     """Limit what the block waits for the database; when time is up, raise DatabaseUnavailable.
 
-    A block that holds a lane needs up to `LEAVE_SECONDS` more, in which its statement is cancelled and rolled back.
+    A block that holds a lane needs up to `LEAVE_SECONDS` more to cancel its statement and roll back.
     """
     limit = asyncio.timeout(seconds)
     try:
