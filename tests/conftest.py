@@ -17,7 +17,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from billingwatch.ingest.envelope import read_envelope
-from billingwatch.ingest.recorder import Delivery
+from billingwatch.ingest.record import Delivery
 from billingwatch.postgres import migrations, revisions
 from billingwatch.postgres.connections import ControlConnection, TenantConnection, discard, open_connection
 from billingwatch.postgres.embedded import EmbeddedServer

@@ -17,7 +17,7 @@ from billingwatch import visit as visit_module
 from billingwatch.detection import engine
 from billingwatch.detection.engine import DetectionOutcome
 from billingwatch.errors import DatabaseUnavailable
-from billingwatch.ingest.recorder import record_events
+from billingwatch.ingest.record import record_events
 from billingwatch.tenancy.scope import tenant_scope
 from billingwatch.visit import Visited, list_dead_letters, retry_dead_letters, visit
 

@@ -8,7 +8,7 @@ import pytest
 
 from billingwatch.errors import EventNotFound
 from billingwatch.ingest.events import EventFilter, get_event, list_events
-from billingwatch.ingest.recorder import record_events
+from billingwatch.ingest.record import record_events
 
 EVERYTHING = EventFilter()
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from billingwatch.errors import EventMalformed
 from billingwatch.ingest.envelope import read_envelope
 from billingwatch.ingest.events import get_event
-from billingwatch.ingest.recorder import Delivery, record_events
+from billingwatch.ingest.record import Delivery, record_events
 from billingwatch.ingest.signature import verify
 
 SECRET = "whsec_the_secret_of_this_tenant"

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from billingwatch.errors import ControlPlaneStays, InputInvalid, IsolationMismatch, RolesMissing, RowIsolationNotPermitted
-from billingwatch.ingest.recorder import record_events
+from billingwatch.ingest.record import record_events
 from billingwatch.postgres import migrations, revisions
 from billingwatch.postgres.connections import ControlConnection, open_connection
 from billingwatch.postgres.tenant_plane import metadata
