@@ -56,21 +56,25 @@ class _List(msgspec.Struct):
 
 
 def split_events(document: bytes) -> list[bytes]:
-    """Events of a file: one per line, or the list of an export (a JSON array, or Stripe's `{"object": "list", "data": […]}`)."""
+    """Events of a file: one per line, or the list of an export (a JSON array, or Stripe's `{"object": "list", "data": […]}`).
+
+    A single event may extend over several lines, also when it is not JSON.
+    """
     text = document.strip()
-    if not text.startswith(b"["):
-        lines = [line for line in text.splitlines() if line.strip()]
-        if len(lines) != 1 and all(line.rstrip().endswith(b"}") and line.lstrip().startswith(b"{") for line in lines[:2]):
-            return lines
+    is_list = text.startswith(b"[")
+    lines = [] if is_list else [line for line in text.splitlines() if line.strip()]
+    if not is_list and len(lines) != 1 and all(line.rstrip().endswith(b"}") and line.lstrip().startswith(b"{") for line in lines[:2]):
+        return lines
     try:
-        if text.startswith(b"["):
+        if is_list:
             return [bytes(raw) for raw in msgspec.json.decode(text, type=list[msgspec.Raw])]
         return [bytes(raw) for raw in msgspec.json.decode(text, type=_List).data]
-    except (msgspec.DecodeError, ValueError):
-        if _is_event(text) and not _is_event(text.splitlines()[0]):
-            return [text]  # one event over several lines, which is not JSON
+    except (msgspec.DecodeError, RecursionError, ValueError):
+        by_line = len(lines) > 1 and (lines[0].rstrip().endswith(b"}") or lines[1].lstrip().startswith(b"{"))
+        if not by_line and _is_event(text):
+            return [text]
         if text.startswith((b"{", _BOM)):
-            return [line for line in text.splitlines() if line.strip()]
+            return lines
         raise InputInvalid(reason="the file holds neither one event per line nor a list of events") from None
 
 

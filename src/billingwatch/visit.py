@@ -113,7 +113,7 @@ async def _visit(lane: Lane, tenant: Tenant, *, as_of: datetime, limit: int, jud
         claim = await _claim(connection, tenant, limit)
         try:
             changes = await project(connection, claim.rows) if claim.rows else []
-        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError) as error:
+        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
             raise Unprojectable(str(error)) from error
         try:
             if changes:
