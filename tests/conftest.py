@@ -18,7 +18,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from billingwatch.ingest.envelope import read_envelope
-from billingwatch.ingest.recorder import Delivery
+from billingwatch.ingest.record import Delivery
 from billingwatch.postgres import migrations, revisions
 from billingwatch.postgres.connections import ControlConnection, TenantConnection, discard, open_connection
 from billingwatch.postgres.embedded import EmbeddedServer
@@ -243,9 +243,9 @@ def now() -> datetime:
 def make_delivery() -> MakeDelivery:
     """A delivery of an event to a tenant, as if its signature had been verified."""
 
-    def make(tenant: Tenant, event_id: str = "evt_1", *, body: str | None = None, received_at: datetime = NOW) -> Delivery:
+    def make(tenant: Tenant, event_id: str = "evt_1", *, body: str | bytes | None = None, received_at: datetime = NOW) -> Delivery:
         payload = body or f'{{"id": "{event_id}", "object": "event", "type": "ping", "created": 1700000000, "livemode": true}}'
-        envelope = read_envelope(payload.encode())
+        envelope = read_envelope(payload.encode() if isinstance(payload, str) else payload)
         return Delivery(
             tenant=tenant,
             envelope=envelope,

@@ -17,7 +17,7 @@ from billingwatch import judgement, metrics
 from billingwatch.detection import engine
 from billingwatch.detection.registry import DETECTORS
 from billingwatch.detection.store import Anomaly, AnomalyFilter, list_anomalies
-from billingwatch.ingest.recorder import record_events
+from billingwatch.ingest.record import record_events
 from billingwatch.judgement import REJUDGED_AFTER
 from billingwatch.tenancy.scope import tenant_scope
 from billingwatch.visit import Visited, visit

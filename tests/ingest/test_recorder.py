@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from billingwatch.errors import EventMalformed, Overloaded
+from billingwatch.errors import Overloaded
 from billingwatch.ingest import locked as locked_module
 from billingwatch.ingest import recorder as recorder_module
 from billingwatch.ingest.recorder import BATCH_LIMIT, Recorded
 from billingwatch.tenancy.scope import tenant_scope
 
 STORED = "SELECT event_id, deliveries FROM events ORDER BY event_id"
+BODIES = "SELECT event_id, body FROM events WHERE body IS NOT NULL ORDER BY event_id"
+NOT_JSON: dict[str, str | bytes] = {
+    "control character": '{"id": "evt_1", "a": "\x01"}',
+    "nested too deep": '{"id": "evt_1", "a": ' + "[" * 100_000 + "]" * 100_000 + "}",
+    "not UTF-8": b'{"id": "evt_1", "a": "\xff"}',
+    "NUL byte": '{"id": "evt_1", "a": "\0"}',
+    "byte order mark": '\ufeff{"id": "evt_1"}',
+    "cut off": '{"id": "evt_1", "a": "Zo\u00eb',
+    "NaN": '{"id": "evt_1", "a": NaN}',
+    "garbage": '{"id": "evt_1"}}',
+}
+
+
+def in_bytes(payload: str | bytes) -> bytes:
+    return payload if isinstance(payload, bytes) else payload.encode()
 
 
 async def attempt(recorder, deliveries) -> list[Recorded | BaseException]:
@@ -118,20 +134,82 @@ async def test_what_is_not_to_be_processed_is_stored_and_not_pending(make_record
     assert await pending() == [(tenant.tenant_id, "evt_3")]
 
 
-async def test_one_event_that_postgres_refuses_does_not_hurt_the_others(make_recorder, make_delivery, rows, pending, tenant):
+@pytest.mark.both_isolations
+async def test_payloads_that_json_refuses_are_stored_as_bytes_among_others(make_recorder, make_delivery, rows, pending, tenant):
     deliveries = [make_delivery(tenant, f"evt_{number}") for number in range(10)]
-    deliveries[3] = msgspec.structs.replace(deliveries[3], payload='{"id": "evt_3", "a": "\x01"}')
-    deliveries[7] = msgspec.structs.replace(deliveries[7], payload="[" * 100_000 + "]" * 100_000)
+    refused: dict[int, str | bytes] = dict(zip((1, 3, 7), NOT_JSON.values(), strict=False))
+    for number, payload in refused.items():
+        deliveries[number] = msgspec.structs.replace(deliveries[number], payload=payload)
     recorder = make_recorder()
 
     with capture_logs() as logs:
         acks = await attempt(recorder, deliveries)
 
-    assert [type(ack) for ack in acks] == [Recorded] * 3 + [EventMalformed] + [Recorded] * 3 + [EventMalformed] + [Recorded] * 2
-    stored = [(f"evt_{number}", 1) for number in range(10) if number not in {3, 7}]
+    assert acks == [Recorded(is_new=True)] * 10
+    stored = [(f"evt_{number}", 1) for number in range(10)]
     assert await rows(tenant, STORED) == stored
     assert sorted(event_id for _, event_id in await pending()) == [event_id for event_id, _ in stored]
-    assert sorted(entry["event_id"] for entry in logs if entry["event"] == "ingest.event_refused") == ["evt_3", "evt_7"]
+    assert dict(await rows(tenant, BODIES)) == {f"evt_{number}": in_bytes(payload) for number, payload in refused.items()}
+    assert logs == []
+
+
+@pytest.mark.both_isolations
+@pytest.mark.parametrize("payload", NOT_JSON.values(), ids=NOT_JSON)
+async def test_payload_that_json_refuses_is_stored_and_counted_once(make_recorder, make_delivery, rows, pending, tenant, now, payload):
+    delivery = msgspec.structs.replace(make_delivery(tenant), payload=payload)
+    later = msgspec.structs.replace(delivery, received_at=now + timedelta(hours=1))
+    recorder = make_recorder()
+
+    first = await attempt(recorder, [delivery])
+    again = await attempt(recorder, [later, later])
+
+    assert [ack.is_new for ack in (*first, *again)] == [True, False, False]
+    assert await rows(tenant, BODIES) == [("evt_1", in_bytes(payload))]
+    assert await rows(tenant, "SELECT event_id, payload, deliveries, received_at, last_received_at, signed_at FROM events") == [
+        ("evt_1", "null", 3, now, later.received_at, now)
+    ]
+    assert await pending() == [(tenant.tenant_id, "evt_1")]
+
+
+@pytest.mark.both_isolations
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+async def test_event_delivered_as_json_and_as_bytes_is_one_event(make_recorder, make_delivery, rows, pending, tenant, order):
+    whole = make_delivery(tenant)
+    both = [whole, msgspec.structs.replace(whole, payload="{")]
+    recorder = make_recorder()
+
+    acks = [(await attempt(recorder, [both[number]]))[0].is_new for number in order]
+    together = await attempt(recorder, both)
+
+    assert acks == [True, False]
+    assert [ack.is_new for ack in together] == [False, False]
+    assert await rows(tenant, STORED) == [("evt_1", 4)]
+    assert await rows(tenant, "SELECT body IS NULL FROM events") == [(order == (0, 1),)]
+    assert len(await pending()) == 1
+
+
+@pytest.mark.both_isolations
+async def test_ignored_event_stored_as_bytes_is_not_pending(make_recorder, make_delivery, rows, pending, tenant):
+    delivery = msgspec.structs.replace(make_delivery(tenant), payload="{", disposition="ignored")
+
+    await attempt(make_recorder(), [delivery])
+
+    assert await rows(tenant, "SELECT disposition, body FROM events") == [("ignored", b"{")]
+    assert await pending() == []
+
+
+@pytest.mark.both_isolations
+async def test_bytes_that_cannot_be_stored_are_refused_as_unavailable(make_recorder, make_delivery, rows, control, tenant):
+    await control.execute(f"ALTER TABLE {tenant.schema_name}.events DROP COLUMN body")
+    deliveries = [make_delivery(tenant, f"evt_{number}") for number in range(3)]
+    deliveries[1] = msgspec.structs.replace(deliveries[1], payload="{")
+
+    with capture_logs() as logs:
+        acks = await attempt(make_recorder(), deliveries)
+
+    assert [type(ack) for ack in acks] == [Recorded, Overloaded, Recorded]
+    assert await rows(tenant, STORED) == [("evt_0", 1), ("evt_2", 1)]
+    assert [(entry["event"], entry["event_id"]) for entry in logs] == [("ingest.event_refused", "evt_1")]
 
 
 @pytest.mark.schema_isolation

@@ -164,6 +164,7 @@ async def test_an_analyst_reads_neither_the_control_plane_nor_passwords_nor_file
     forbidden = [
         *(f"SELECT * FROM {table}" for table in control_plane.metadata.tables),
         "SELECT * FROM control.alembic_version",
+        "SELECT control.record_body(1,'','','','',true,'','',now(),now(),now(),'','')",
         "SELECT control.record_events('{}','{}','{}','{}','{}','{}','{}','{}','{}','{}','{}','{}','{}','{}')",
         "SELECT * FROM pg_authid",
         "SELECT passwd FROM pg_shadow",

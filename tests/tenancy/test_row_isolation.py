@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from billingwatch.errors import ControlPlaneStays, InputInvalid, IsolationMismatch, RolesMissing, RowIsolationNotPermitted
-from billingwatch.ingest.recorder import record_events
+from billingwatch.ingest.record import record_all, record_events
 from billingwatch.postgres import migrations, revisions
 from billingwatch.postgres.connections import ControlConnection, open_connection
 from billingwatch.postgres.tenant_plane import metadata
@@ -167,10 +167,11 @@ async def test_a_batch_of_many_tenants_is_one_insert(control, provision_tenant, 
         assert [tuple(row) for row in stored] == [(tenant.tenant_id, f"evt_{number}", 2) for number in range(4)]
 
 
-async def test_recording_leaves_its_rights_behind_in_the_function(control, tenant):
+@pytest.mark.parametrize("function", ["record_events", "record_body"])
+async def test_recording_leaves_its_rights_behind_in_the_function(control, tenant, function):
     rights = await control.fetchrow(
         "SELECT p.prosecdef, r.rolname, r.rolcanlogin, r.rolsuper, has_function_privilege('public', p.oid, 'EXECUTE') AS anybody"
-        " FROM pg_proc AS p JOIN pg_roles AS r ON r.oid = p.proowner WHERE p.oid = 'control.record_events'::regproc"
+        f" FROM pg_proc AS p JOIN pg_roles AS r ON r.oid = p.proowner WHERE p.oid = 'control.{function}'::regproc"
     )
     policies = await control.fetch(
         "SELECT DISTINCT tablename FROM pg_policies WHERE $1::text = ANY (roles)", f"{tenant.schema_name}_recorder"
@@ -395,6 +396,30 @@ async def test_no_tenant_is_migrated_without_the_others(service, watched, databa
         await plan_fleet(service.control, Options(isolation="row", names=(watched[0].name,)))
 
     assert await fleet_state(service.control) == FleetState(behind=2)
+
+
+async def test_service_that_is_no_superuser_records_bytes(service, watched, make_delivery):
+    deliveries = [make_delivery(tenant, body=b'{"id": "evt_1", "name": "\xff"}') for tenant in watched]
+
+    recorded = [await record_all(service.control, deliveries) for _ in range(2)]
+
+    assert recorded == [[True, True], [False, False]]
+    for tenant, delivery in zip(watched, deliveries, strict=True):
+        async with tenant_scope(service.control, tenant) as scoped:
+            stored = await scoped.fetch("SELECT tenant_id, event_id, deliveries, payload, body FROM events")
+        assert [tuple(row) for row in stored] == [(tenant.tenant_id, "evt_1", 2, "null", delivery.payload)]
+    assert await service.control.fetchval("SELECT count(*) FROM control.pending_events") == 2
+
+
+async def test_function_for_bytes_comes_and_goes_with_its_revision(service, watched, make_delivery):
+    await take_back_control_plane(service.control)
+    gone = await service.control.fetchval("SELECT to_regproc('control.record_body') IS NULL")
+    recorded = await record_events(service.control, [make_delivery(watched[0])])
+
+    await ensure_control_plane(service.control, isolation="row", upgrade=True)
+    again = await record_all(service.control, [make_delivery(watched[0], body=b'{"id": "evt_2", "name": "\xff"}')])
+
+    assert (gone, recorded, again) == (True, [True], [True])
 
 
 async def test_a_revision_of_the_control_plane_may_replace_how_events_are_recorded(service, watched, add_revision, make_delivery):

@@ -34,9 +34,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventWithPayload(Event, frozen=True, kw_only=True):
-    """A recorded event; `payload` is the body as it was signed."""
+    """A recorded event; `payload` is the body as it was signed. A body that is not JSON to PostgreSQL is in `body`, and `payload` is null."""
 
     payload: msgspec.Raw
+    body: bytes | None
 
 
 class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,4 +64,6 @@ async def get_event(connection: TenantConnection, tenant_id: TenantId, event_id:
     row = await connection.fetchrow(sql["get_event"], tenant_id, event_id)
     if row is None:
         raise EventNotFound(event_id=event_id)
-    return EventWithPayload(**{**dict(row), "payload": msgspec.Raw(row["payload"].encode())})
+    body = row["body"]
+    fields = {"payload": msgspec.Raw(row["payload"].encode()), "body": None if body is None else bytes.fromhex(body.removeprefix("\\x"))}
+    return EventWithPayload(**{**dict(row), **fields})

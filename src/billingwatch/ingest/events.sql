@@ -27,7 +27,9 @@ SELECT e.event_id, e.type, e.api_version, e.livemode, e.account, e.object_id, e.
            ELSE 'processed'
        END AS status,
        d.error,
-       e.payload
+       e.payload,
+       -- The column is not in the tables of every revision that this release reads.
+       CASE WHEN e.payload::text = 'null' THEN to_json(e) ->> 'body' END AS body
 FROM events AS e
 LEFT JOIN control.dead_letters AS d ON d.tenant_id = $1 AND d.event_id = e.event_id
 WHERE e.event_id = $2;

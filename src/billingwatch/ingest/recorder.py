@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
 from typing import Protocol
 
 import asyncpg
@@ -13,17 +12,13 @@ import msgspec
 import structlog
 
 from billingwatch import metrics
-from billingwatch.errors import BillingWatchError, DatabaseUnavailable, EventMalformed, Overloaded
-from billingwatch.ingest.envelope import Disposition, Envelope
+from billingwatch.errors import BillingWatchError, DatabaseUnavailable, Overloaded
 from billingwatch.ingest.locked import LockedTenants
-from billingwatch.postgres.connections import ControlConnection
-from billingwatch.postgres.statements import load_statements
+from billingwatch.ingest.record import CONTENT_REFUSED, Delivery, record_bodies, record_events
 from billingwatch.supervision import SupervisedTask
 from billingwatch.tenancy.lanes import Lane, Lanes, control_plane, lane_number
-from billingwatch.tenancy.tenants import Tenant
 
 log = structlog.get_logger()
-sql = load_statements(__file__, "record.sql")
 
 LOCKED = "the tenant's tables are locked"
 LATE = "the database did not commit it in time"
@@ -36,22 +31,6 @@ COMMIT_SECONDS = 9.0  # that an event may wait for its commit; with the next che
 CHECK_SECONDS = 0.5  # between two checks for events that wait too long
 REFUSED_SECONDS = 10.0  # after a refused batch, unless a later one commits, the lane is not ready
 CLOSE_SECONDS = 8.0  # that closing waits for what is queued
-LOCK_PATIENCE = "200ms"  # how long a call waits for a lock; a migration that waits before it gives up first
-
-
-class Delivery(msgspec.Struct, frozen=True, kw_only=True):
-    """A verified event on its way to the tenant's `events`. `signed_at` is None for events that did not come through the webhook."""
-
-    tenant: Tenant
-    envelope: Envelope
-    disposition: Disposition
-    payload: str
-    received_at: datetime
-    signed_at: datetime | None
-
-    @property
-    def key(self) -> tuple[int, str]:
-        return (self.tenant.tenant_id, self.envelope.event_id)
 
 
 class Recorded(msgspec.Struct, frozen=True):
@@ -108,7 +87,7 @@ class LaneRecorder:
         return len(self._waiting)
 
     async def record(self, delivery: Delivery) -> Recorded:
-        """Return once the event is committed; raise Overloaded when it cannot be, EventMalformed when Postgres refuses its content."""
+        """Return once the event is committed; raise Overloaded when it cannot be."""
         if self._closing:
             raise Overloaded(reason=SHUTTING_DOWN)
         if len(self._waiting) >= self._queue_limit or self._waiting_bytes >= QUEUE_BYTES:
@@ -175,12 +154,12 @@ class LaneRecorder:
         self._waiting_bytes -= size
         return batch
 
-    async def _write(self, batch: Sequence[Waiting]) -> None:
+    async def _write(self, batch: Sequence[Waiting], *, as_bytes: bool = False) -> None:
         if not batch:
             return
         self.batches += 1
         try:
-            await self._record(batch)
+            await self._record(batch, as_bytes=as_bytes)
         except DatabaseUnavailable as error:
             self._refuse(batch, str(error))
         except asyncpg.LockNotAvailableError:
@@ -189,7 +168,10 @@ class LaneRecorder:
             if isinstance(error, SERVER_FAULTS):
                 self._refused_at = _now()
             if len(batch) == 1:
-                _fail(batch, _refusal(error))
+                if isinstance(error, CONTENT_REFUSED) and not as_bytes:
+                    await self._write(batch, as_bytes=True)
+                    return
+                _fail(batch, Overloaded(reason="the tenant's tables are not available"))
                 log.warning(
                     "ingest.event_refused", tenant=batch[0][0].tenant.name, event_id=batch[0][0].envelope.event_id, error=str(error)
                 )
@@ -217,9 +199,10 @@ class LaneRecorder:
         self._refused_at = _now()
         _fail(batch, Overloaded(reason=reason))
 
-    async def _record(self, batch: Sequence[Waiting]) -> None:
+    async def _record(self, batch: Sequence[Waiting], *, as_bytes: bool) -> None:
+        write = record_bodies if as_bytes else record_events
         async with control_plane(self.lane) as connection:
-            results = await record_events(connection, [delivery for delivery, _, _ in batch])
+            results = await write(connection, [delivery for delivery, _, _ in batch])
         self._refused_at = None
         metrics.batch_events.observe(len(batch))
         self.lane.touched(delivery.tenant.schema_name for delivery, _, _ in batch)
@@ -255,38 +238,6 @@ class Recorder:
         await asyncio.gather(*(lane.close() for lane in self.lanes))
 
 
-async def record_events(connection: ControlConnection, deliveries: Sequence[Delivery]) -> list[bool]:
-    """Write deliveries, durable when this returns; tell for each whether it is new. The same event twice is new once."""
-    times: dict[tuple[int, str], int] = {}
-    first: dict[tuple[int, str], Delivery] = {}
-    for delivery in deliveries:
-        times[delivery.key] = times.get(delivery.key, 0) + 1
-        first.setdefault(delivery.key, delivery)
-    # In one order everywhere, so that two processes that record the same events cannot deadlock.
-    keys = sorted(first)
-    rows = [first[key] for key in keys]
-    flags: list[bool] = await connection.fetchval(
-        sql["record_events"],
-        [row.tenant.tenant_id for row in rows],
-        [row.tenant.schema_name for row in rows],
-        [row.envelope.event_id for row in rows],
-        [row.envelope.type for row in rows],
-        [row.envelope.api_version for row in rows],
-        [row.envelope.livemode for row in rows],
-        [row.envelope.account for row in rows],
-        [row.envelope.object_id for row in rows],
-        [row.envelope.occurred_at for row in rows],
-        [row.signed_at for row in rows],
-        [row.received_at for row in rows],
-        [times[key] for key in keys],
-        [row.disposition for row in rows],
-        [row.payload for row in rows],
-        LOCK_PATIENCE,
-    )
-    is_new = dict(zip(keys, flags, strict=True))
-    return [is_new.pop(delivery.key, False) for delivery in deliveries]
-
-
 def _now() -> float:
     return asyncio.get_running_loop().time()
 
@@ -300,10 +251,3 @@ def _fail(batch: Sequence[Waiting], error: BillingWatchError) -> None:
     for _, future, _ in batch:
         if not future.done():
             future.set_exception(error)
-
-
-def _refusal(error: asyncpg.PostgresError) -> BillingWatchError:
-    # ProgramLimitExceeded: nested deeper than the server's stack.
-    if isinstance(error, asyncpg.DataError | asyncpg.ProgramLimitExceededError):
-        return EventMalformed(reason=error.args[0] if error.args else type(error).__name__)
-    return Overloaded(reason="the tenant's tables are not available")

@@ -43,6 +43,7 @@ async def open_connection(dsn: str, application_name: str, *, statement_timeout:
         "search_path": "pg_catalog",
         "timezone": "UTC",
         "jit": "off",
+        "bytea_output": "hex",  # of bytes inside to_json
         "statement_timeout": str(statement_timeout * 1000),
         "idle_in_transaction_session_timeout": "60000",
     }

@@ -79,15 +79,19 @@ async def release_functions(control: ControlConnection) -> None:
     """Before the control plane's revisions: let them replace what row isolation has made its own."""
     shared = await find_shared(control)
     if shared is not None:
-        await control.execute(_sql("take_from_recorder", shared.plane))
+        for function in await control.fetchval(sql["recording_functions"]):
+            await control.execute(_sql("take_from_recorder", shared.plane, function=function))
 
 
 async def settle_functions(control: ControlConnection) -> None:
     """After the control plane's revisions: take what they made into row isolation."""
     shared = await find_shared(control)
     if shared is not None:
-        for name in ("tenant_of_analyst", "record_events", "give_to_recorder", "open_control_plane"):
-            await control.execute(_sql(name, shared.plane))
+        await control.execute(_sql("tenant_of_analyst", shared.plane))
+        for function in await control.fetchval(sql["recording_functions"]):
+            await control.execute(_sql(function, shared.plane))
+            await control.execute(_sql("give_to_recorder", shared.plane, function=function))
+        await control.execute(_sql("open_control_plane", shared.plane))
 
 
 async def migrate_shared(control: ControlConnection, shared: SharedSchema, *, back: bool = False) -> None:
@@ -119,5 +123,6 @@ async def _superuser(control: ControlConnection) -> bool:
     return found
 
 
-def _sql(name: str, plane: SharedPlane) -> str:
-    return sql[name].format(schema=plane.schema_name, scope=plane.scope_role, recorder=plane.recorder_role, analysts=plane.analysts_role)
+def _sql(name: str, plane: SharedPlane, **names: str) -> str:
+    roles = {"scope": plane.scope_role, "recorder": plane.recorder_role, "analysts": plane.analysts_role}
+    return sql[name].format(schema=plane.schema_name, **roles, **names)

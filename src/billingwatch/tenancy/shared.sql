@@ -99,21 +99,67 @@ BEGIN
 END
 $$;
 
+-- record_body --
+-- The same contract as in the other isolation (see the control plane's revision 0006).
+CREATE OR REPLACE FUNCTION control.record_body(
+    tenant_id integer, schema_name text, event_id text, type text, api_version text, livemode boolean,
+    account text, object_id text, occurred_at timestamptz, signed_at timestamptz, received_at timestamptz,
+    disposition text, body bytea
+) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    count integer;
+BEGIN
+    IF disposition NOT IN ('process', 'ignored', 'needs_fetch') THEN
+        RAISE check_violation USING MESSAGE = 'unknown disposition';
+    END IF;
+    INSERT INTO {schema}.events (
+        tenant_id, event_id, type, api_version, livemode, account, object_id, occurred_at, signed_at, received_at, last_received_at,
+        deliveries, disposition, payload, body
+    )
+    VALUES (
+        record_body.tenant_id, record_body.event_id, record_body.type, record_body.api_version, record_body.livemode, record_body.account,
+        record_body.object_id, record_body.occurred_at, record_body.signed_at, record_body.received_at, record_body.received_at,
+        1, record_body.disposition, 'null', record_body.body
+    )
+    ON CONFLICT ON CONSTRAINT events_pkey DO NOTHING;
+    GET DIAGNOSTICS count = ROW_COUNT;
+    IF count = 0 THEN
+        UPDATE {schema}.events AS e
+        SET deliveries = e.deliveries + 1, last_received_at = greatest(e.last_received_at, record_body.received_at)
+        WHERE e.tenant_id = record_body.tenant_id AND e.event_id = record_body.event_id;
+    ELSIF record_body.disposition = 'process' THEN
+        INSERT INTO control.pending_events (tenant_id, event_id, received_at)
+        VALUES (record_body.tenant_id, record_body.event_id, record_body.received_at);
+    END IF;
+    RETURN count = 1;
+END
+$$;
+
+-- recording_functions --
+-- Those of the control plane's revision that run as the recorder; the names of their statements here are the same.
+SELECT ARRAY(
+    SELECT p.proname::text FROM pg_proc AS p
+    WHERE p.pronamespace = 'control'::regnamespace AND p.proname IN ('record_events', 'record_body')
+    ORDER BY p.proname
+);
+
 -- give_to_recorder --
 -- Who gives a function away must be able to become its new owner, who must be able to create in its schema. Neither may last: the service's role
 -- would inherit what the recorder sees. What the old owner may do with it goes to the new one, who gives it back.
 GRANT {recorder} TO CURRENT_USER;
 GRANT CREATE ON SCHEMA control TO {recorder};
-ALTER FUNCTION control.record_events OWNER TO {recorder};
+ALTER FUNCTION control.{function} OWNER TO {recorder};
 REVOKE CREATE ON SCHEMA control FROM {recorder};
 SET LOCAL ROLE {recorder};
-REVOKE EXECUTE ON FUNCTION control.record_events FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION control.record_events TO SESSION_USER;
+REVOKE EXECUTE ON FUNCTION control.{function} FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION control.{function} TO SESSION_USER;
 RESET ROLE;
 REVOKE {recorder} FROM CURRENT_USER;
 
 -- take_from_recorder --
 -- So that a revision of the control plane may replace it.
 GRANT {recorder} TO CURRENT_USER;
-ALTER FUNCTION control.record_events OWNER TO CURRENT_USER;
+ALTER FUNCTION control.{function} OWNER TO CURRENT_USER;
 REVOKE {recorder} FROM CURRENT_USER;
