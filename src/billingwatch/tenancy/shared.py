@@ -12,9 +12,9 @@ from billingwatch.postgres.revisions import shared_way
 from billingwatch.postgres.shared_plane import SharedPlane
 from billingwatch.postgres.statements import load_statements
 from billingwatch.tenancy.analysts import let_read
+from billingwatch.tenancy.changes import announce_change
 from billingwatch.tenancy.isolation import Isolation, checked_schema_name, new_shared_schema_name
 from billingwatch.tenancy.patience import BRIEF_LOCKS
-from billingwatch.tenancy.registry import announce_change
 
 sql = load_statements(__file__, "shared.sql")
 
