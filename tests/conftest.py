@@ -10,6 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import hypothesis
@@ -117,8 +118,7 @@ class Server:
         self.dsn = dsn
 
     def dsn_for(self, database: str) -> str:
-        base, _, _ = self.dsn.rpartition("/")
-        return f"{base}/{database}"
+        return urlunsplit(urlsplit(self.dsn)._replace(path=f"/{database}"))
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -229,8 +230,8 @@ async def role(database) -> AsyncIterator[tuple[str, str]]:
     await admin.execute(f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY file_copy")
     await admin.execute(f"CREATE ROLE {name} LOGIN CREATEROLE PASSWORD '{scram_verifier(name, os.urandom(16))}'")
     await admin.execute(f"GRANT CREATE ON DATABASE {name} TO {name}")
-    yield name, analyst_dsn(database.rpartition("/")[0] + f"/{name}", name, name)
-    superuser = await asyncpg.connect(database.rpartition("/")[0] + f"/{name}")
+    yield name, analyst_dsn(urlsplit(database)._replace(path=f"/{name}").geturl(), name, name)
+    superuser = await asyncpg.connect(urlsplit(database)._replace(path=f"/{name}").geturl())
     shared = await superuser.fetchval("SELECT schema_name FROM control.isolation") if await superuser.fetchval(INITIALISED) else None
     await superuser.close()
     await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -36,7 +36,7 @@ def create(tenant: str, *, as_json: bool) -> None:
 
     async def work(session: Session) -> tuple[Credentials, tuple[Door, ...], str, bool]:
         made = await create_analyst(session.control, tenant)
-        dsn = analyst_dsn(session.dsn, made.role, made.password)
+        dsn = analyst_dsn(session.database.analysts_dsn, made.role, made.password)
         credentials = Credentials(tenant=made.tenant, schema=made.schema_name, role=made.role, password=made.password, dsn=dsn)
         return credentials, made.open_doors, _psql(session, dsn), session.settings.database_url is None
 

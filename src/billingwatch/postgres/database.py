@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +29,11 @@ class Database:
     def __init__(self, dsn: str, embedded: EmbeddedServer | None = None) -> None:
         self.dsn = dsn
         self._embedded = embedded
+
+    @property
+    def analysts_dsn(self) -> str:
+        """Where analysts connect. The embedded server's socket is for the service alone, and its port for them."""
+        return self.dsn if self._embedded is None else self._embedded.analysts_dsn
 
     @property
     def psql(self) -> Path | None:
@@ -75,21 +79,15 @@ def open_database(settings: Settings) -> Database:
 
 def _watch(server: EmbeddedServer, stop: threading.Event) -> None:
     while not stop.wait(WATCH_SECONDS):
-        if _accepts(server.host, server.port):
+        if server.answers():
             continue
-        port = server.port
+        dsn = server.dsn
         try:
             server.revive()
         except PostgresUnusable as error:
             log.warning("postgres.not_revived", error=str(error))
             continue
-        if server.port != port:  # Everything that holds the old address must begin anew.
-            log.error("postgres.moved", old=port, new=server.port)
+        if server.dsn != dsn:  # Everything that holds the old address has to start again.
+            log.error("postgres.moved", port=server.port)
             os.kill(os.getpid(), signal.SIGTERM)
             return
-
-
-def _accepts(host: str, port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=5):
-        return True
-    return False
