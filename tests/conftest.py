@@ -168,7 +168,7 @@ def templates(server: Server) -> Iterator[Callable[[Isolation], str]]:
     yield template_of
     for name in made.values():
         asyncio.run(_drop(server, name))
-    asyncio.run(_drop_roles(server, [f"{name}{suffix}" for name in shared for suffix in ("", "_recorder", "_analysts")]))
+    asyncio.run(_drop_roles(server, [f"{name}{suffix}" for name in shared for suffix in ("", "_recorder", "_analysts", "_reader")]))
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from billingwatch.errors import AnalystNotFound, AnalystRemains, AnalystsNotPerm
 from billingwatch.postgres import migrations
 from billingwatch.postgres.connections import ControlConnection
 from billingwatch.postgres.statements import load_statements
-from billingwatch.tenancy.isolation import isolation_of
+from billingwatch.tenancy.isolation import analysts_schema, isolation_of
 from billingwatch.tenancy.provision import find_tenant
 from billingwatch.tenancy.tenants import TenantId
 
@@ -100,23 +100,25 @@ async def create_analyst(control: ControlConnection, tenant_name: str) -> Analys
             if tenant is None:
                 raise TenantNotFound(name=tenant_name)
             open_doors = await secure_database(control)
-            await control.execute(await control.fetchval(sql["render_role"], role, verifier, tenant["schema_name"]))
+            await control.execute(await control.fetchval(sql["render_role"], role, verifier, analysts_schema(tenant["schema_name"])))
             await control.execute(sql["insert_analyst"], role, tenant["tenant_id"])
             if isolation_of(tenant["schema_name"]) == "row":
                 # Who it is decides what it sees; that it may read is what all analysts have in common.
                 await control.execute(await control.fetchval(sql["render_membership"], role, tenant["schema_name"]))
-            else:
-                await regrant(control, tenant["tenant_id"], tenant["schema_name"])
+            await regrant(control, tenant["tenant_id"], tenant["schema_name"])
             if not await control.fetchval(sql["may_connect"], role):
                 raise AnalystsNotPermitted(reason="it may not grant CONNECT on the database")
-    return AnalystCreated(tenant=tenant_name, schema_name=tenant["schema_name"], role=role, password=password, open_doors=open_doors)
+    return AnalystCreated(
+        tenant=tenant_name, schema_name=analysts_schema(tenant["schema_name"]), role=role, password=password, open_doors=open_doors
+    )
 
 
 async def list_analysts(control: ControlConnection, tenant_name: str | None = None) -> list[AnalystRow]:
     """All analysts, or a tenant's. TenantNotFound."""
     if tenant_name is not None:
         await find_tenant(control, tenant_name)
-    return [AnalystRow(**dict(row)) for row in await control.fetch(sql["list_analysts"], tenant_name)]
+    rows = await control.fetch(sql["list_analysts"], tenant_name)
+    return [AnalystRow(**{**row, "schema_name": analysts_schema(row["schema_name"])}) for row in rows]
 
 
 async def revoke_analyst(control: ControlConnection, role: str) -> None:
@@ -145,7 +147,12 @@ async def revoke_analyst(control: ControlConnection, role: str) -> None:
 
 
 async def regrant(control: ControlConnection, tenant_id: TenantId, schema_name: str) -> None:
-    """Let the tenant's analysts read its tables and views; to be repeated when these were created anew."""
+    """Let the tenant's analysts read its tables and views; to be repeated when these were created again.
+
+    In row isolation nothing is granted: analysts read views, which a migration of the shared tables grants.
+    """
+    if isolation_of(schema_name) == "row":
+        return
     roles = [row["role_name"] for row in await control.fetch(sql["roles_of_tenant"], tenant_id)]
     if roles:
         await let_read(control, schema_name, roles)
