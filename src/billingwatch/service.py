@@ -16,6 +16,7 @@ from billingwatch.ingest.receive import Receiver
 from billingwatch.ingest.recorder import Recorder, Records
 from billingwatch.postgres.statements import load_statements
 from billingwatch.settings import Settings
+from billingwatch.tenancy.analyst_guard import make_guard
 from billingwatch.tenancy.lanes import Lane, control_plane, make_lanes
 from billingwatch.tenancy.migrate import ensure_control_plane, fleet_state, tell_fleet_state
 from billingwatch.tenancy.registry import Registry
@@ -39,6 +40,7 @@ class Service:
         self.backtests = Lane(dsn, "backtest", statement_timeout=settings.statement_timeout)
         work = make_lanes(settings, dsn, "work", settings.work_lanes)
         self.processor = Processor(self.control, work, self.registry, clock) if processing else None
+        self.guard = make_guard(settings, dsn) if processing else None
         self._ingest = make_lanes(settings, dsn, "ingest", settings.ingest_lanes)
         self.recorder: Records
         self.receiver: Receiver
@@ -59,6 +61,8 @@ class Service:
         self.receiver = Receiver(self.registry, rate_limit, self.recorder, self.clock)
         if self.processor:
             self.processor.start()
+        if self.guard:
+            self.guard.start()
 
     async def open_recorder(self, on_recorded: Callable[[Iterable[int]], None]) -> Records:
         """Lanes; the lab has a service that records otherwise."""
@@ -67,6 +71,8 @@ class Service:
     async def close(self) -> None:
         """Commit what waits, finish the visits under way, let go of the database."""
         await self.recorder.close()
+        if self.guard:
+            await self.guard.close()
         if self.processor:
             await self.processor.close()
         await self.registry.close()

@@ -255,13 +255,14 @@ async def test_an_analyst_begins_in_its_schema_with_bounds(acme: Tenant, analyst
         "default_transaction_read_only",
         "statement_timeout",
         "idle_in_transaction_session_timeout",
+        "idle_session_timeout",
         "TimeZone",
         "temp_file_limit",
     )
 
     values = [await analyst.fetchval("SELECT current_setting($1)", name) for name in settings]
 
-    assert values == [analysts_schema(acme.schema_name), "on", "30s", "1min", "UTC", "1GB"]
+    assert values == [analysts_schema(acme.schema_name), "on", "30s", "1min", "8h", "UTC", "1GB"]
 
 
 async def test_an_analyst_has_a_handful_of_connections(acme: Tenant, create: CreateAnalyst, connect_as: ConnectAs) -> None:
@@ -563,7 +564,7 @@ def invoke(database: str, isolation: str, monkeypatch: pytest.MonkeyPatch) -> Ca
     return run
 
 
-async def test_the_command_line_makes_lists_and_revokes_an_analyst(
+async def test_the_command_line_makes_lists_rotates_and_revokes_an_analyst(
     invoke: Callable[..., Awaitable[Result]], acme: Tenant, admin: asyncpg.Connection
 ) -> None:
     made = json.loads((await invoke("create", "acme", "--json")).stdout)
@@ -571,12 +572,18 @@ async def test_the_command_line_makes_lists_and_revokes_an_analyst(
     email = await session.fetch("SELECT email FROM customers")
     await session.close()
     listed = json.loads((await invoke("list", "--json")).stdout)
+    rotated = json.loads((await invoke("rotate", made["role"], "--json")).stdout)
+    again = await asyncpg.connect(rotated["dsn"])
+    await again.close()
+    with pytest.raises(asyncpg.InvalidPasswordError):
+        await asyncpg.connect(made["dsn"])
     revoked = await invoke("revoke", made["role"])
     left = json.loads((await invoke("list", "acme", "--json")).stdout)
 
     assert list(made) == ["tenant", "schema", "role", "password", "dsn"]
     assert (made["tenant"], made["schema"], email) == ("acme", analysts_schema(acme.schema_name), [])
     assert [(row["role"], row["tenant"], row["schema"]) for row in listed] == [(made["role"], "acme", analysts_schema(acme.schema_name))]
+    assert {key for key in made if made[key] != rotated[key]} == {"password", "dsn"}
     assert made["role"] in revoked.stderr
     assert left == []
 

@@ -64,11 +64,15 @@ async def open_connection(dsn: str, application_name: str, *, statement_timeout:
 
 
 async def discard(connection: asyncpg.Connection) -> None:
-    """Close a connection that may be broken; never waits long, never raises."""
+    """Close a connection that may be broken, within 2 seconds. A cancellation is raised after the connection is closed."""
     try:
         await connection.close(timeout=2)
-    except (*UNAVAILABLE, asyncpg.PostgresError, asyncio.CancelledError):
+    except (*UNAVAILABLE, asyncpg.PostgresError):
         connection.terminate()
+    except asyncio.CancelledError:
+        # A task that swallowed its cancellation would run on, and who stops it would wait for ever.
+        connection.terminate()
+        raise
 
 
 def _plain(error: BaseException) -> str:
