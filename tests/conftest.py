@@ -10,7 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import hypothesis
@@ -118,8 +118,7 @@ class Server:
         self.dsn = dsn
 
     def dsn_for(self, database: str) -> str:
-        base, _, _ = self.dsn.rpartition("/")
-        return f"{base}/{database}"
+        return urlunsplit(urlsplit(self.dsn)._replace(path=f"/{database}"))
 
 
 @pytest.fixture(scope="session")
@@ -169,7 +168,7 @@ def templates(server: Server) -> Iterator[Callable[[Isolation], str]]:
     yield template_of
     for name in made.values():
         asyncio.run(_drop(server, name))
-    asyncio.run(_drop_roles(server, [f"{name}{suffix}" for name in shared for suffix in ("", "_recorder", "_analysts")]))
+    asyncio.run(_drop_roles(server, [f"{name}{suffix}" for name in shared for suffix in ("", "_recorder", "_analysts", "_reader")]))
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from billingwatch.logs import count_dropped_lines
 from billingwatch.postgres.statements import load_statements
 from billingwatch.readiness import Readiness
 from billingwatch.settings import Settings
+from billingwatch.tenancy.analyst_guard import make_guard
 from billingwatch.tenancy.fleet_settings import check_fleet_settings
 from billingwatch.tenancy.lanes import Lane, answer_within, control_plane, make_lanes
 from billingwatch.tenancy.migrate import ensure_control_plane, fleet_state, tell_fleet_state
@@ -46,6 +47,7 @@ class Service:
         self.backtests = Lane(dsn, "backtest", statement_timeout=settings.statement_timeout)
         work = make_lanes(settings, dsn, "work", settings.work_lanes)
         self.processor = Processor(self.control, work, self.registry, clock) if processing else None
+        self.guard = make_guard(settings, dsn) if processing else None
         self._ingest = make_lanes(settings, dsn, "ingest", settings.ingest_lanes)
         self.recorder: Records
         self.receiver: Receiver
@@ -71,6 +73,8 @@ class Service:
         self.receiver = Receiver(self.registry, rate_limit, self.recorder, self.clock)
         if self.processor:
             self.processor.start()
+        if self.guard:
+            self.guard.start()
         self.readiness = Readiness(self.control, self._seal, self.recorder, self.processor)
 
     async def open_recorder(self, on_recorded: Callable[[Iterable[int]], None]) -> Records:
@@ -81,6 +85,8 @@ class Service:
         """Commit what waits, finish the visits under way, let go of the database."""
         await self.readiness.close()
         await self.recorder.close()
+        if self.guard:
+            await self.guard.close()
         if self.processor:
             await self.processor.close()
         await self.registry.close()

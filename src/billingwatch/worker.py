@@ -21,6 +21,7 @@ from billingwatch.postgres.connections import UNAVAILABLE
 from billingwatch.postgres.statements import load_statements
 from billingwatch.settings import Settings
 from billingwatch.supervision import SupervisedTask
+from billingwatch.tenancy.analyst_guard import make_guard
 from billingwatch.tenancy.fleet_settings import WORK_LANES, agree, check_fleet_settings
 from billingwatch.tenancy.lanes import Lane, Lanes, answer_within, control_plane, lane_number, make_lanes
 from billingwatch.tenancy.migrate import ensure_control_plane, tell_fleet_state
@@ -256,11 +257,14 @@ async def processing(settings: Settings, dsn: str, clock: Callable[[], datetime]
             await tell_fleet_state(connection)
         registry = Registry(control, seal, dsn)
         processor = Processor(control, make_lanes(settings, dsn, "work", settings.work_lanes), registry, clock)
+        guard = make_guard(settings, dsn)
         registry.start()
         processor.start()
+        guard.start()
         try:
             yield processor
         finally:
+            await guard.close()
             await processor.close()
             await registry.close()
     finally:

@@ -10,6 +10,9 @@ import asyncpg
 import msgspec
 
 from billingwatch.errors import DatabaseUnavailable
+from billingwatch.postgres.scram_only import require_scram
+
+require_scram()
 
 TenantConnection = NewType("TenantConnection", asyncpg.Connection)
 """Inside a tenant scope: a transaction whose search_path is one tenant's schema."""

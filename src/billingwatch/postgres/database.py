@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +29,11 @@ class Database:
     def __init__(self, dsn: str, embedded: EmbeddedServer | None = None) -> None:
         self.dsn = dsn
         self._embedded = embedded
+
+    @property
+    def analysts_dsn(self) -> str:
+        """Where analysts connect. The embedded server's socket is for the service alone, and its port for them."""
+        return self.dsn if self._embedded is None else self._embedded.analysts_dsn
 
     @property
     def psql(self) -> Path | None:
@@ -80,7 +84,7 @@ class Watcher:
     def __init__(self, server: EmbeddedServer) -> None:
         self._server = server
         self._stop = threading.Event()
-        self._moved_from: int | None = None
+        self._moved = False
         self._thread = threading.Thread(target=self._run, name="postgres watcher", daemon=True)
 
     def start(self) -> None:
@@ -89,15 +93,12 @@ class Watcher:
     def stop(self) -> None:
         self._stop.set()
         self._thread.join()
-        if self._moved_from is not None:
-            raise PostgresUnusable(
-                reason=f"it moved from port {self._moved_from} to port {self._server.port}",
-                hint="start this command again",
-            )
+        if self._moved:
+            raise PostgresUnusable(reason="it moved to another address", hint="start this command again")
 
     def _run(self) -> None:
         """Check until `stop`. A check that fails is logged, because the thread has to outlive it."""
-        while not self._stop.wait(WATCH_SECONDS) and self._moved_from is None:
+        while not self._stop.wait(WATCH_SECONDS) and not self._moved:
             try:
                 self._check()
             except PostgresUnusable as error:
@@ -106,17 +107,11 @@ class Watcher:
                 log.exception("postgres.watcher_failed")
 
     def _check(self) -> None:
-        port = self._server.port
-        if _accepts(self._server.host, port):
+        if self._server.answers():
             return
+        dsn = self._server.dsn
         self._server.revive()
-        if self._server.port != port:  # Every connection of this process would go to the old address.
-            log.error("postgres.moved", old=port, new=self._server.port)
-            self._moved_from = port
+        if self._server.dsn != dsn:  # Every connection of this process would go to the old address.
+            log.error("postgres.moved", port=self._server.port)
+            self._moved = True
             os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _accepts(host: str, port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=5):
-        return True
-    return False
