@@ -17,7 +17,7 @@ from billingwatch.detection.catalog import find_detector
 from billingwatch.detection.detector import Severity
 from billingwatch.detection.links import Link, links_of, statement_of
 from billingwatch.detection.store import Anomaly, AnomalyFilter, Status
-from billingwatch.detection.tuning import tuning_of
+from billingwatch.detection.tuning import Tuning, tuning_of
 from billingwatch.errors import InputInvalid
 
 
@@ -39,7 +39,10 @@ class AnomalyShown(Anomaly, frozen=True, kw_only=True):
 
 
 class AnomalyPage(msgspec.Struct, frozen=True, kw_only=True):
-    """Newest first; send `next_cursor` as `cursor` for the next page, null on the last."""
+    """Newest first. Send `next_cursor` as `cursor` for the next page; it is null on the last.
+
+    A page reads at most 2,000 anomalies, and at least 200 with `muted`. It can be short or empty and not be the last.
+    """
 
     anomalies: list[AnomalyShown]
     next_cursor: str | None
@@ -76,38 +79,46 @@ async def list_anomalies_page(
         after=_after(decode_cursor(cursor)),
     )
     async with access.reading() as connection:
-        anomalies = await store.list_anomalies(connection, wanted, limit=limit)
-    last = anomalies[-1] if len(anomalies) == limit else None
-    shown = [_shown(access, anomaly) for anomaly in anomalies]
-    return AnomalyPage(anomalies=shown, next_cursor=encode_cursor(last.opened_at, str(last.anomaly_id)) if last else None)
+        anomalies, after = await store.page_anomalies(connection, wanted, limit=limit)
+        tuning = tuning_of(access.tenant)
+        shown = [_shown(access, tuning, anomaly) for anomaly in anomalies]
+    return AnomalyPage(anomalies=shown, next_cursor=encode_cursor(after[0], str(after[1])) if after else None)
 
 
 @get("/anomalies/{anomaly_id:uuid}", tags=["anomalies"], summary="One anomaly, with its evidence")
 async def show_anomaly(access: NamedDependency[TenantAccess], anomaly_id: FromPath[UUID]) -> AnomalyShown:
     async with access.reading() as connection:
-        return _shown(access, await store.get_anomaly(connection, anomaly_id))
+        return _shown(access, tuning_of(access.tenant), await store.get_anomaly(connection, anomaly_id))
 
 
 @post("/anomalies/{anomaly_id:uuid}/acknowledge", status_code=200, tags=["anomalies"], summary="Say that somebody is on it")
 async def acknowledge_anomaly(access: NamedDependency[TenantAccess], anomaly_id: FromPath[UUID], data: JSONBody[Verdict]) -> AnomalyShown:
     async with access.writing() as connection:
-        return _shown(access, await store.acknowledge(connection, anomaly_id, reason=data.reason, as_of=access.as_of()))
+        return _shown(
+            access, tuning_of(access.tenant), await store.acknowledge(connection, anomaly_id, reason=data.reason, as_of=access.as_of())
+        )
 
 
 @post("/anomalies/{anomaly_id:uuid}/resolve", status_code=200, tags=["anomalies"], summary="Say that it is dealt with")
 async def resolve_anomaly(access: NamedDependency[TenantAccess], anomaly_id: FromPath[UUID], data: JSONBody[Verdict]) -> AnomalyShown:
     async with access.writing() as connection:
-        return _shown(access, await store.resolve(connection, anomaly_id, reason=data.reason, as_of=access.as_of()))
+        return _shown(
+            access, tuning_of(access.tenant), await store.resolve(connection, anomaly_id, reason=data.reason, as_of=access.as_of())
+        )
 
 
 @post("/anomalies/{anomaly_id:uuid}/false-positive", status_code=200, tags=["anomalies"], summary="Say that nothing was wrong")
 async def mark_false_positive(access: NamedDependency[TenantAccess], anomaly_id: FromPath[UUID], data: JSONBody[Verdict]) -> AnomalyShown:
     async with access.writing() as connection:
-        return _shown(access, await store.mark_false_positive(connection, anomaly_id, reason=data.reason, as_of=access.as_of()))
+        return _shown(
+            access,
+            tuning_of(access.tenant),
+            await store.mark_false_positive(connection, anomaly_id, reason=data.reason, as_of=access.as_of()),
+        )
 
 
-def _shown(access: TenantAccess, anomaly: Anomaly) -> AnomalyShown:
-    mute = tuning_of(access.tenant).mute_of(anomaly.detector, anomaly.subject, anomaly.opened_at)
+def _shown(access: TenantAccess, tuning: Tuning, anomaly: Anomaly) -> AnomalyShown:
+    mute = tuning.mute_of(anomaly.detector, anomaly.subject, anomaly.opened_at)
     return AnomalyShown(
         **msgspec.structs.asdict(anomaly),
         muted=Muted(mute_id=mute.mute_id, reason=mute.reason) if mute else None,

@@ -53,7 +53,8 @@ async def list_detectors(access: NamedDependency[TenantAccess]) -> DetectorList:
     tuning = await _tuning(access)
     async with access.reading() as connection:
         begun = await beginning(connection)
-    return DetectorList(detectors=[describe(each, tuning, beginning=begun, as_of=access.as_of()) for each in DETECTORS.values()])
+        rows = [describe(each, tuning, beginning=begun, as_of=access.as_of()) for each in DETECTORS.values()]
+    return DetectorList(detectors=rows)
 
 
 @get("/detectors/{name:str}", tags=["detectors"], summary="One detector")

@@ -10,13 +10,16 @@ from litestar.params import FromQuery, PathParameter, QueryParameter
 
 from billingwatch.api.access import TenantAccess
 from billingwatch.api.pages import LIMIT_DEFAULT, LIMIT_MAX, decode_cursor, encode_cursor, in_utc
-from billingwatch.ingest.events import Event, EventFilter, EventWithPayload, get_event, list_events
+from billingwatch.ingest.events import Event, EventFilter, EventWithPayload, get_event, page_events
 
 Word = Annotated[str | None, QueryParameter(pattern=r"^[!-~]{1,255}$")]
 
 
 class EventPage(msgspec.Struct, frozen=True, kw_only=True):
-    """Newest first; send `next_cursor` as `cursor` for the next page, null on the last."""
+    """Newest first. Send `next_cursor` as `cursor` for the next page; it is null on the last.
+
+    A page that filters by `type` or `object_id` reads at most 2,000 events. It can be short or empty and not be the last.
+    """
 
     events: list[Event]
     next_cursor: str | None
@@ -36,9 +39,8 @@ async def list_events_page(
         type=event_type, object_id=object_id, since=in_utc("since", since), until=in_utc("until", until), after=decode_cursor(cursor)
     )
     async with access.reading() as connection:
-        events = await list_events(connection, access.tenant.tenant_id, wanted, limit=limit)
-    last = events[-1] if len(events) == limit else None
-    return EventPage(events=events, next_cursor=encode_cursor(last.received_at, last.event_id) if last else None)
+        events, after = await page_events(connection, access.tenant.tenant_id, wanted, limit=limit)
+    return EventPage(events=events, next_cursor=encode_cursor(*after) if after else None)
 
 
 @get("/events/{event_id:str}", tags=["events"], summary="One event, with its payload as received")

@@ -33,9 +33,12 @@ STATUS: dict[type[errors.BillingWatchError], int] = {
     errors.ThresholdsInvalid: 422,
     errors.BacktestFailed: 422,
     errors.RateLimited: 429,
+    errors.CallsExceeded: 429,
     errors.TenantUnconfigured: 503,
     errors.TenantOutdated: 503,
     errors.Overloaded: 503,
+    errors.LanesBusy: 503,
+    errors.QueryTooSlow: 503,
     errors.DatabaseUnavailable: 503,
 }
 _TITLES = {
