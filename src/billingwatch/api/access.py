@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 from litestar import Request
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
 
+from billingwatch.api.requests import refuse_unknown_parameters
 from billingwatch.errors import QueryTooSlow, Unauthenticated
 from billingwatch.postgres.connections import ControlConnection, TenantConnection
 from billingwatch.service import Service
@@ -73,6 +76,19 @@ class TenantAccess:
     def changed(self) -> None:
         """Settings changed: this process knows at once, the others when Postgres tells them."""
         self._service.registry.forget(self.tenant.tenant_id)
+
+
+async def authenticate(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """Find the tenant before anything else of the request is read. Raises Unauthenticated, CallsExceeded."""
+    request = cast(Request[Any, Any, Any], connection)
+    request.state.access = await provide_access(request)
+    refuse_unknown_parameters(request)
+
+
+def granted_access(request: Request[Any, Any, Any]) -> TenantAccess:
+    """Return what `authenticate` found."""
+    access: TenantAccess = request.state.access
+    return access
 
 
 async def provide_access(request: Request[Any, Any, Any]) -> TenantAccess:

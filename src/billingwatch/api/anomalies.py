@@ -10,7 +10,8 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from billingwatch.api.access import TenantAccess
-from billingwatch.api.pages import LIMIT_DEFAULT, LIMIT_MAX, decode_cursor, encode_cursor, in_utc
+from billingwatch.api.openapi import WITH_BODY, problems
+from billingwatch.api.pages import INSTANT, LIMIT_DEFAULT, LIMIT_MAX, decode_cursor, encode_cursor, read_instant
 from billingwatch.api.reason import Reason
 from billingwatch.detection import store
 from billingwatch.detection.catalog import find_detector
@@ -54,14 +55,14 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     reason: Reason
 
 
-@get("/anomalies", tags=["anomalies"], summary="List anomalies, newest first")
+@get("/anomalies", tags=["anomalies"], summary="List anomalies, newest first", responses=problems(404))
 async def list_anomalies_page(
     access: NamedDependency[TenantAccess],
     status: FromQuery[Status | None] = None,
     severity: FromQuery[Severity | None] = None,
     detector: Annotated[str | None, QueryParameter(pattern=r"^[a-z_]{1,64}$")] = None,
-    since: Annotated[datetime | None, QueryParameter(description="Opened at or after")] = None,
-    until: Annotated[datetime | None, QueryParameter(description="Opened before")] = None,
+    since: Annotated[str | None, QueryParameter(description="Opened at or after", schema_extra=INSTANT)] = None,
+    until: Annotated[str | None, QueryParameter(description="Opened before", schema_extra=INSTANT)] = None,
     muted: Annotated[bool | None, QueryParameter(description="Whether a mute covers it")] = None,
     historical: Annotated[bool | None, QueryParameter(description="Whether it was found in replayed or long past events")] = None,
     limit: Annotated[int, QueryParameter(ge=1, le=LIMIT_MAX)] = LIMIT_DEFAULT,
@@ -71,8 +72,8 @@ async def list_anomalies_page(
         status=status,
         severity=severity,
         detector=None if detector is None else find_detector(detector).name,
-        since=in_utc("since", since),
-        until=in_utc("until", until),
+        since=read_instant("since", since),
+        until=read_instant("until", until),
         historical=historical,
         muted=muted,
         mutes=access.tenant.mutes,
@@ -85,13 +86,19 @@ async def list_anomalies_page(
     return AnomalyPage(anomalies=shown, next_cursor=encode_cursor(after[0], str(after[1])) if after else None)
 
 
-@get("/anomalies/{anomaly_id:uuid}", tags=["anomalies"], summary="One anomaly, with its evidence")
+@get("/anomalies/{anomaly_id:uuid}", tags=["anomalies"], summary="One anomaly, with its evidence", responses=problems(404))
 async def show_anomaly(access: NamedDependency[TenantAccess], anomaly_id: FromPath[UUID]) -> AnomalyShown:
     async with access.reading() as connection:
         return _shown(access, tuning_of(access.tenant), await store.get_anomaly(connection, anomaly_id))
 
 
-@post("/anomalies/{anomaly_id:uuid}/acknowledge", status_code=200, tags=["anomalies"], summary="Say that somebody is on it")
+@post(
+    "/anomalies/{anomaly_id:uuid}/acknowledge",
+    status_code=200,
+    tags=["anomalies"],
+    summary="Acknowledge an anomaly: somebody works on it",
+    responses=problems(404, 409, *WITH_BODY),
+)
 async def acknowledge_anomaly(access: NamedDependency[TenantAccess], anomaly_id: FromPath[UUID], data: JSONBody[Verdict]) -> AnomalyShown:
     async with access.writing() as connection:
         return _shown(
@@ -99,7 +106,13 @@ async def acknowledge_anomaly(access: NamedDependency[TenantAccess], anomaly_id:
         )
 
 
-@post("/anomalies/{anomaly_id:uuid}/resolve", status_code=200, tags=["anomalies"], summary="Say that it is dealt with")
+@post(
+    "/anomalies/{anomaly_id:uuid}/resolve",
+    status_code=200,
+    tags=["anomalies"],
+    summary="Resolve an anomaly",
+    responses=problems(404, 409, *WITH_BODY),
+)
 async def resolve_anomaly(access: NamedDependency[TenantAccess], anomaly_id: FromPath[UUID], data: JSONBody[Verdict]) -> AnomalyShown:
     async with access.writing() as connection:
         return _shown(
@@ -107,7 +120,13 @@ async def resolve_anomaly(access: NamedDependency[TenantAccess], anomaly_id: Fro
         )
 
 
-@post("/anomalies/{anomaly_id:uuid}/false-positive", status_code=200, tags=["anomalies"], summary="Say that nothing was wrong")
+@post(
+    "/anomalies/{anomaly_id:uuid}/false-positive",
+    status_code=200,
+    tags=["anomalies"],
+    summary="Mark an anomaly as a false positive",
+    responses=problems(404, 409, *WITH_BODY),
+)
 async def mark_false_positive(access: NamedDependency[TenantAccess], anomaly_id: FromPath[UUID], data: JSONBody[Verdict]) -> AnomalyShown:
     async with access.writing() as connection:
         return _shown(
