@@ -17,7 +17,7 @@ from billingwatch.api.events import list_events_page, show_event
 from billingwatch.api.health import live, metrics, ready
 from billingwatch.api.methods import as_get, name_allowed_methods
 from billingwatch.api.mutes import create_mute, delete_mute, list_all_mutes
-from billingwatch.api.openapi import add_webhook, assets_router, openapi_config, query_parameters
+from billingwatch.api.openapi import assets_router, openapi_config, query_parameters
 from billingwatch.api.problems import EXCEPTION_HANDLERS
 from billingwatch.api.requests import BODY_LIMIT, ApiRequest
 from billingwatch.api.webhook import PATH, receive_delivery, webhook
@@ -84,9 +84,7 @@ def create_app(settings: Settings, dsn: str, *, processing: bool = True, make_se
         logging_config=None,
         before_send=[name_allowed_methods],
     )
-    document = app.openapi_schema
-    add_webhook(document, PATH)
-    app.state.query_parameters = query_parameters(document)
+    app.state.query_parameters = query_parameters(app.openapi_schema.to_schema())
     return app
 
 

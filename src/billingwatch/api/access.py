@@ -10,6 +10,7 @@ from typing import Any, cast
 import asyncpg
 from litestar import Request
 from litestar.connection import ASGIConnection
+from litestar.enums import HttpMethod
 from litestar.handlers import BaseRouteHandler
 
 from billingwatch.api.requests import refuse_unknown_parameters
@@ -81,6 +82,8 @@ class TenantAccess:
 async def authenticate(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
     """Find the tenant before anything else of the request is read. Raises Unauthenticated, CallsExceeded."""
     request = cast(Request[Any, Any, Any], connection)
+    if request.method == HttpMethod.OPTIONS:
+        return
     request.state.access = await provide_access(request)
     refuse_unknown_parameters(request)
 

@@ -5,26 +5,15 @@ The page's script and style are served from here, so that it works without the i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from litestar.openapi import OpenAPIConfig, ResponseSpec
 from litestar.openapi.plugins import SwaggerRenderPlugin
-from litestar.openapi.spec import (
-    Components,
-    OpenAPI,
-    OpenAPIMediaType,
-    OpenAPIResponse,
-    OpenAPIType,
-    Operation,
-    Parameter,
-    PathItem,
-    Reference,
-    RequestBody,
-    Responses,
-    Schema,
-    SecurityScheme,
-)
+from litestar.openapi.spec import Components, OpenAPI, SecurityScheme
 from litestar.router import Router
 from litestar.static_files import create_static_files_router
 
@@ -39,7 +28,7 @@ WITH_BODY = (413,)
 OPEN_TO_ALL: list[dict[str, list[str]]] = [{}]
 
 WEBHOOK_PROBLEMS = (400, 403, 404, 413, 429, 500, 503)
-_METHODS = ("get", "post", "patch", "delete")
+WEBHOOK_PATH = "/webhook/{token}"
 
 
 def problems(*statuses: int) -> dict[int, ResponseSpec]:
@@ -55,50 +44,84 @@ def only_problems(*statuses: int) -> dict[int, ResponseSpec]:
     }
 
 
-def add_webhook(document: OpenAPI, path: str) -> None:
-    """Describe the webhook, which is no route of Litestar's."""
-    problem = Reference(ref="#/components/schemas/Problem")
-    answers: Responses = {
-        str(status): OpenAPIResponse(description=TITLES[status], content={MEDIA_TYPE: OpenAPIMediaType(schema=problem)})
-        for status in WEBHOOK_PROBLEMS
+class Document(OpenAPI):
+    """Litestar's document, corrected where it differs from what the service does."""
+
+    def to_schema(self) -> dict[str, Any]:
+        document = super().to_schema()
+        document["paths"][WEBHOOK_PATH] = {"post": _webhook()}
+        for operation in operations(document).values():
+            for content in operation.get("requestBody", {}).get("content", {}).values():
+                name = content["schema"].get("$ref", "").rpartition("/")[2]
+                if name:
+                    document["components"]["schemas"][name]["additionalProperties"] = False
+        _any_instead_of_one(document)
+        return document
+
+
+class DocumentConfig(OpenAPIConfig):
+    def to_openapi_schema(self) -> OpenAPI:
+        made = super().to_openapi_schema()
+        return Document(**{field.name: getattr(made, field.name) for field in fields(made)})
+
+
+def operations(document: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return the operations of a document by path and method."""
+    return {
+        (path, method.upper()): item[method]
+        for path, item in document["paths"].items()
+        for method in ("get", "post", "patch", "delete")
+        if method in item
     }
-    recorded = Schema(
-        type=OpenAPIType.OBJECT,
-        required=["status"],
-        properties={"status": Schema(const="ok"), "duplicate": Schema(const=True)},
-    )
-    answers["200"] = OpenAPIResponse(description="The event is stored", content={"application/json": OpenAPIMediaType(schema=recorded)})
-    parameters: list[Parameter | Reference] = [
-        Parameter(name="token", param_in="path", required=True, schema=Schema(type=OpenAPIType.STRING)),
-        Parameter(name="Stripe-Signature", param_in="header", required=True, schema=Schema(type=OpenAPIType.STRING)),
-    ]
-    event = Schema(type=OpenAPIType.OBJECT, required=["id", "type"])
-    operation = Operation(
-        operation_id="ReceiveEvent",
-        tags=["webhook"],
-        summary="Record an event that Stripe delivers",
-        parameters=parameters,
-        request_body=RequestBody(content={"application/json": OpenAPIMediaType(schema=event)}, required=True),
-        responses=answers,
-        security=OPEN_TO_ALL,
-    )
-    document.paths = {**(document.paths or {}), f"{path}/{{token}}": PathItem(post=operation)}
 
 
-def query_parameters(document: OpenAPI) -> dict[tuple[str, str], frozenset[str]]:
+def query_parameters(document: Mapping[str, Any]) -> dict[tuple[str, str], frozenset[str]]:
     """Return the names of each operation's query parameters, by path and method."""
     return {
-        (path, method.upper()): frozenset(
-            each.name for each in operation.parameters or () if isinstance(each, Parameter) and each.param_in == "query"
-        )
-        for path, item in (document.paths or {}).items()
-        for method in _METHODS
-        if (operation := getattr(item, method)) is not None
+        where: frozenset(each["name"] for each in operation.get("parameters", []) if each["in"] == "query")
+        for where, operation in operations(document).items()
     }
+
+
+def _webhook() -> dict[str, Any]:
+    text, problem = {"type": "string"}, {"schema": {"$ref": "#/components/schemas/Problem"}}
+    recorded = {
+        "type": "object",
+        "required": ["status"],
+        "properties": {"status": {"const": "ok"}, "duplicate": {"const": True}},
+    }
+    event = {"type": "object", "required": ["id", "type"], "properties": {"id": text, "type": text}}
+    return {
+        "operationId": "ReceiveEvent",
+        "tags": ["webhook"],
+        "summary": "Record an event that Stripe delivers",
+        "security": OPEN_TO_ALL,
+        "parameters": [
+            {"name": "token", "in": "path", "required": True, "schema": text},
+            {"name": "Stripe-Signature", "in": "header", "required": True, "schema": text},
+        ],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": event}}},
+        "responses": {
+            "200": {"description": "The event is stored", "content": {"application/json": {"schema": recorded}}},
+            **{str(status): {"description": TITLES[status], "content": {MEDIA_TYPE: problem}} for status in WEBHOOK_PROBLEMS},
+        },
+    }
+
+
+def _any_instead_of_one(part: object) -> None:
+    """Replace `oneOf` by `anyOf`: a whole number is valid as an integer and as a number."""
+    if isinstance(part, dict):
+        if "oneOf" in part:
+            part["anyOf"] = part.pop("oneOf")
+        for each in part.values():
+            _any_instead_of_one(each)
+    elif isinstance(part, list):
+        for each in part:
+            _any_instead_of_one(each)
 
 
 def openapi_config(version: str) -> OpenAPIConfig:
-    return OpenAPIConfig(
+    return DocumentConfig(
         title="BillingWatch",
         version=version,
         description="Anomalies in a tenant's Stripe billing. The API key decides the tenant.",
