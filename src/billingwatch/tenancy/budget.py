@@ -42,10 +42,12 @@ class Budget:
 
     def charge(self, tenant_id: int, seconds: float) -> None:
         """Count the cost of a call."""
-        now = self._monotonic()
-        self._full_at[tenant_id] = max(self._full_at.get(tenant_id, now), now) + seconds / self._share
+        self._full_at[tenant_id] = self._full(tenant_id, self._monotonic()) + seconds / self._share
 
     def delay(self, tenant_id: int) -> float:
         """Return in how many seconds the budget allows a call; 0 or less: at once."""
         now = self._monotonic()
-        return self._full_at.get(tenant_id, now) - now - BURST_SECONDS / self._share
+        return self._full(tenant_id, now) - now - BURST_SECONDS / self._share
+
+    def _full(self, tenant_id: int, now: float) -> float:
+        return max(self._full_at.get(tenant_id, now), now)

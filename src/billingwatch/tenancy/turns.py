@@ -63,6 +63,8 @@ class Turns:
     def _give_back(self, tenant_id: int, number: int) -> None:
         self._running.discard(tenant_id)
         self._free.add(number)
+        if tenant_id in self._queues:
+            self._queues.move_to_end(tenant_id)  # behind tenants that arrived during its call
         self._dispatch()
 
     def _dispatch(self) -> None:
