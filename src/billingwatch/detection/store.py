@@ -9,6 +9,7 @@ from uuid import UUID
 
 import msgspec
 
+from billingwatch.clock import EARLIEST, LATEST
 from billingwatch.detection.detector import Severity
 from billingwatch.errors import AnomalyClosed, AnomalyNotFound
 from billingwatch.postgres.connections import TenantConnection
@@ -19,6 +20,8 @@ sql = load_statements(__file__, "store.sql")
 
 SCAN_LIMIT = 2000  # rows that a page reads; a few milliseconds of a read lane
 MUTE_CHECKS_LIMIT = 100_000  # comparisons of an anomaly with a mute in one page; 50 ns each
+
+LOWEST = UUID(int=0)
 
 AnomalyKey: TypeAlias = tuple[datetime, UUID]
 """(opened_at, anomaly_id): the order of a listing."""
@@ -97,8 +100,8 @@ async def list_anomalies(tenant: TenantConnection, wanted: AnomalyFilter, *, lim
         wanted.status,
         wanted.severity,
         wanted.detector,
-        wanted.since,
-        wanted.until,
+        wanted.since or EARLIEST,
+        wanted.until or LATEST,
         wanted.retracted,
         wanted.historical,
         wanted.muted,
@@ -106,8 +109,8 @@ async def list_anomalies(tenant: TenantConnection, wanted: AnomalyFilter, *, lim
         [mute.subject for mute in wanted.mutes],
         [mute.since for mute in wanted.mutes],
         [mute.until for mute in wanted.mutes],
-        *(wanted.after or (None, None)),
-        *(floor or (None, None)),
+        *(wanted.after or (LATEST, LOWEST)),
+        *(floor or (EARLIEST, LOWEST)),
         limit,
     )
     return [Anomaly(**dict(row)) for row in rows]
@@ -120,7 +123,8 @@ async def page_anomalies(tenant: TenantConnection, wanted: AnomalyFilter, *, lim
     so it may be short or empty.
     """
     rows = SCAN_LIMIT if wanted.muted is None else min(SCAN_LIMIT, max(limit, MUTE_CHECKS_LIMIT // max(1, len(wanted.mutes))))
-    row = await tenant.fetchrow(sql["find_scan_floor"], wanted.since, wanted.until, *(wanted.after or (None, None)), rows - 1)
+    bounds = (wanted.since or EARLIEST, wanted.until or LATEST, *(wanted.after or (LATEST, LOWEST)))
+    row = await tenant.fetchrow(sql["find_scan_floor"], *bounds, rows - 1)
     floor = None if row is None else (row["opened_at"], row["anomaly_id"])
     anomalies = await list_anomalies(tenant, wanted, limit=limit, floor=floor)
     if len(anomalies) == limit:

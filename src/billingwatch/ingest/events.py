@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from billingwatch.clock import EARLIEST, LATEST
 from billingwatch.errors import EventNotFound
 from billingwatch.postgres.connections import TenantConnection
 from billingwatch.postgres.statements import load_statements
@@ -62,10 +63,8 @@ async def list_events(
         tenant_id,
         wanted.type,
         wanted.object_id,
-        wanted.since,
-        wanted.until,
-        *(wanted.after or (None, None)),
-        *(floor or (None, None)),
+        *_bounds(wanted),
+        *(floor or (EARLIEST, "")),
         limit,
     )
     return [Event(**dict(row)) for row in rows]
@@ -80,7 +79,7 @@ async def page_events(
     """
     floor = None
     if wanted.type is not None or wanted.object_id is not None:
-        row = await connection.fetchrow(sql["find_scan_floor"], wanted.since, wanted.until, *(wanted.after or (None, None)), SCAN_LIMIT - 1)
+        row = await connection.fetchrow(sql["find_scan_floor"], *_bounds(wanted), SCAN_LIMIT - 1)
         floor = None if row is None else (row["received_at"], row["event_id"])
     events = await list_events(connection, tenant_id, wanted, limit=limit, floor=floor)
     if len(events) == limit:
@@ -94,3 +93,7 @@ async def get_event(connection: TenantConnection, tenant_id: TenantId, event_id:
     if row is None:
         raise EventNotFound(event_id=event_id)
     return EventWithPayload(**{**dict(row), "payload": msgspec.Raw(row["payload"].encode())})
+
+
+def _bounds(wanted: EventFilter) -> tuple[datetime, datetime, datetime, str]:
+    return wanted.since or EARLIEST, wanted.until or LATEST, *(wanted.after or (LATEST, ""))
