@@ -10,6 +10,7 @@ BillingWatchError
 ├── EventNotFound · DeadLetterNotFound · AnomalyNotFound · AnomalyClosed · AnalystNotFound · AnalystsNotPermitted · AnalystRemains
 ├── DetectorNotFound · ThresholdsInvalid · MuteNotFound · MutesFull · BacktestFailed
 ├── WebhookTokenUnknown · SignatureInvalid · EventMalformed · TenantUnconfigured · RateLimited · Overloaded
+├── CallsExceeded · LanesBusy · QueryTooSlow
 ├── Unauthenticated
 └── InputInvalid
 """
@@ -175,6 +176,24 @@ class RateLimited(BillingWatchError):
 
 class Overloaded(BillingWatchError):
     """the event cannot be stored just now: {reason}"""
+
+
+class CallsExceeded(BillingWatchError):
+    """the tenant's API calls take more time than one tenant may use"""
+
+    hint = "call less often, or raise BILLINGWATCH_API_SHARE"
+
+
+class LanesBusy(BillingWatchError):
+    """no database connection became free within {seconds:g} seconds"""
+
+    hint = "raise BILLINGWATCH_READ_LANES"
+
+
+class QueryTooSlow(BillingWatchError):
+    """the query took longer than the service allows"""
+
+    hint = "narrow it with `since` and `until`, or raise BILLINGWATCH_STATEMENT_TIMEOUT"
 
 
 class WebhookTokenUnknown(BillingWatchError):

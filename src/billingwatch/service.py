@@ -20,17 +20,23 @@ from billingwatch.postgres.statements import load_statements
 from billingwatch.readiness import Readiness
 from billingwatch.settings import Settings
 from billingwatch.tenancy.analyst_guard import make_guard
+from billingwatch.tenancy.budget import Budget
 from billingwatch.tenancy.fleet_settings import check_fleet_settings
 from billingwatch.tenancy.lanes import Lane, answer_within, control_plane, make_lanes
 from billingwatch.tenancy.migrate import ensure_control_plane, fleet_state, tell_fleet_state
 from billingwatch.tenancy.registry import Registry
 from billingwatch.tenancy.sealing import open_seal
+from billingwatch.tenancy.turns import Turns
 from billingwatch.worker import Processor
 
 log = structlog.get_logger()
 
 GAUGE_SECONDS = 3.0  # that /metrics waits for the database
 sql = load_statements(__file__, "service.sql")
+
+BACKTEST_LANES = 2  # per process; a tenant runs one backtest at a time, so that one tenant leaves a lane to the others
+BACKTEST_WAIT = 60.0  # seconds that a backtest waits for a lane
+BACKTEST_QUEUE = 4  # backtests of one tenant that may wait
 
 
 class Service:
@@ -44,7 +50,10 @@ class Service:
         self._seal = open_seal(settings)
         self.registry = Registry(self.control, self._seal, dsn)
         self.reads = make_lanes(settings, dsn, "read", settings.read_lanes)
-        self.backtests = Lane(dsn, "backtest", statement_timeout=settings.statement_timeout)
+        self.backtests = make_lanes(settings, dsn, "backtest", BACKTEST_LANES)
+        self.read_turns = Turns(self.reads)
+        self.backtest_turns = Turns(self.backtests, wait_limit=BACKTEST_WAIT, queue_limit=BACKTEST_QUEUE)
+        self.api_budget = Budget(share=settings.api_share / 100)
         work = make_lanes(settings, dsn, "work", settings.work_lanes)
         self.processor = Processor(self.control, work, self.registry, clock) if processing else None
         self.guard = make_guard(settings, dsn) if processing else None
@@ -94,12 +103,20 @@ class Service:
 
     async def gauge(self) -> None:
         """Bring the gauges up to date; those that need the database are left out while it is away."""
-        lanes = [*self._ingest.lanes, *self.reads.lanes, *(self.processor.lanes if self.processor else []), self.control]
+        lanes = [
+            *self._ingest.lanes,
+            *self.reads.lanes,
+            *self.backtests.lanes,
+            *(self.processor.lanes if self.processor else []),
+            self.control,
+        ]
         for lane in lanes:
             metrics.lane_tenants.labels(lane.name).set(lane.schemas_touched)
             metrics.lane_connected.labels(lane.name).set(lane.connected)
             metrics.lane_recycled.labels(lane.name).set(lane.recycled)
             metrics.lane_queue.labels(lane.name).set(lane.waiting)
+        metrics.lane_queue.labels("read").set(self.read_turns.waiting)
+        metrics.lane_queue.labels("backtest").set(self.backtest_turns.waiting)
         for recorder in self.recorder.lanes:
             metrics.lane_queue.labels(recorder.lane.name).set(recorder.depth)
         count_dropped_lines()

@@ -42,6 +42,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ingest_lanes: Annotated[int, Meta(ge=1, le=64, description="Connections that record events, per process")] = 2
     work_lanes: Annotated[int, Meta(ge=1, le=64, description="Lanes of the processor in the whole fleet; the same for every process")] = 2
     read_lanes: Annotated[int, Meta(ge=1, le=64, description="Connections that serve the API's tenant queries, per process")] = 4
+    api_share: Annotated[
+        int, Meta(ge=1, le=100, description="Percentage of one read lane's time that a tenant's API calls may take, per process")
+    ] = 25
     lane_tenants: Annotated[
         int, Meta(ge=1, description="Distinct tenants after which a lane's connection is replaced, to give back its memory")
     ] = 5000
