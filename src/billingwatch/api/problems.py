@@ -70,6 +70,8 @@ def problem_of(error: errors.BillingWatchError) -> tuple[Problem, dict[str, str]
     """The problem and the headers that answer an error of ours; an error without a status is a defect: 500."""
     status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
     headers: dict[str, str] = {}
+    if status == 500:
+        log.error("api.error_without_status", error=repr(error))
     if status in {429, 503}:
         headers["Retry-After"] = str(error.facts.get("retry_after", RETRY_AFTER))
     if status == 401:
@@ -82,8 +84,6 @@ def problem_of(error: errors.BillingWatchError) -> tuple[Problem, dict[str, str]
 
 def answer_error(_: Request[Any, Any, Any], error: errors.BillingWatchError) -> Response[bytes]:
     problem, headers = problem_of(error)
-    if problem.status == 500:
-        log.error("api.error_without_status", error=repr(error))
     return _response(problem, headers)
 
 
