@@ -43,9 +43,9 @@ class Service:
         self.registry = Registry(self.control, open_seal(settings), dsn)
         self.reads = make_lanes(settings, dsn, "read", settings.read_lanes)
         self.backtests = make_lanes(settings, dsn, "backtest", BACKTEST_LANES)
-        self.read_turns = Turns(self.reads)
-        self.backtest_turns = Turns(self.backtests, wait_limit=BACKTEST_WAIT, queue_limit=BACKTEST_QUEUE)
         self.api_budget = Budget(share=settings.api_share / 100)
+        self.read_turns = Turns(self.reads, rest=self.api_budget.delay)
+        self.backtest_turns = Turns(self.backtests, wait_limit=BACKTEST_WAIT, queue_limit=BACKTEST_QUEUE)
         work = make_lanes(settings, dsn, "work", settings.work_lanes)
         self.processor = Processor(self.control, work, self.registry, clock) if processing else None
         self._ingest = make_lanes(settings, dsn, "ingest", settings.ingest_lanes)

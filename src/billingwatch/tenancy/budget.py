@@ -14,7 +14,7 @@ from collections.abc import Callable
 from billingwatch.errors import CallsExceeded
 
 CALL_SECONDS = 0.001  # of the event loop: parse a request, resolve its tenant, encode the answer
-BURST_SECONDS = 0.5  # that a tenant may take at once after a pause
+BURST_SECONDS = 0.25  # that a tenant may take at once after a pause
 WAIT_LIMIT = 5.0  # seconds
 REFUSAL_PAUSE = 2.0  # seconds; clients that are refused at once call again at once, and 40 of them keep the event loop busy
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from billingwatch.errors import CallsExceeded, LanesBusy
@@ -18,14 +18,26 @@ RETRY_AFTER = 1  # seconds; returned with a refusal because the tenant's queue i
 
 
 class Turns:
-    """Shares lanes between tenants, round robin. `wait_limit` is in seconds, `queue_limit` in calls of one tenant."""
+    """Shares lanes between tenants, round robin.
 
-    def __init__(self, lanes: Lanes, *, wait_limit: float = 10.0, queue_limit: int = 1000) -> None:
+    `wait_limit` is in seconds, `queue_limit` in calls of one tenant. `rest` returns for how many seconds a tenant that has
+    just run a call has to pause before its next one.
+    """
+
+    def __init__(
+        self,
+        lanes: Lanes,
+        *,
+        wait_limit: float = 10.0,
+        queue_limit: int = 1000,
+        rest: Callable[[int], float] = lambda _: 0.0,
+    ) -> None:
         self._lanes = lanes.lanes
         self._wait_limit = wait_limit
         self._queue_limit = queue_limit
+        self._rest = rest
         self._free = set(range(len(self._lanes)))
-        self._running: set[int] = set()
+        self._running: set[int] = set()  # tenants that run a call or rest after one
         self._queues: OrderedDict[int, deque[asyncio.Future[int]]] = OrderedDict()  # the first tenant has the next turn
 
     @property
@@ -56,13 +68,23 @@ class Turns:
             if turn.done() and not turn.cancelled():
                 # The turn came in the same step as the cancellation or the timeout.
                 self._give_back(tenant_id, turn.result())
-            if isinstance(error, TimeoutError):
-                raise LanesBusy(seconds=self._wait_limit) from None
-            raise
+            if not isinstance(error, TimeoutError):
+                raise
+            if tenant_id in self._running:
+                raise CallsExceeded(retry_after=RETRY_AFTER) from None
+            raise LanesBusy(seconds=self._wait_limit) from None
 
     def _give_back(self, tenant_id: int, number: int) -> None:
-        self._running.discard(tenant_id)
         self._free.add(number)
+        rest = self._rest(tenant_id)
+        if rest > 0:
+            asyncio.get_running_loop().call_later(min(rest, self._wait_limit), self._end_rest, tenant_id)
+            self._dispatch()
+        else:
+            self._end_rest(tenant_id)
+
+    def _end_rest(self, tenant_id: int) -> None:
+        self._running.discard(tenant_id)
         if tenant_id in self._queues:
             self._queues.move_to_end(tenant_id)  # behind tenants that arrived during its call
         self._dispatch()
