@@ -27,7 +27,7 @@ from billingwatch.worker import Processor
 log = structlog.get_logger()
 sql = load_statements(__file__, "service.sql")
 
-BACKTEST_LANES = 2  # per process; a tenant runs one backtest at a time, so that one tenant leaves a lane to the others
+BACKTEST_LANES = 2  # per process; a tenant runs one backtest at a time, so one tenant leaves a lane to others
 BACKTEST_WAIT = 60.0  # seconds that a backtest waits for a lane
 BACKTEST_QUEUE = 4  # backtests of one tenant that may wait
 

@@ -1,7 +1,7 @@
 """Turns: which tenant's call runs next on a group of lanes.
 
-Guarantees: a tenant runs one call at a time; tenants that wait take turns, however many calls each of them has waiting;
-a tenant whose own lane is busy runs on a free lane. Do not wait for a turn while holding one: the tenant has only one.
+Guarantees: a tenant runs one call at a time. Waiting tenants take turns, however many calls each of them has.
+A tenant whose own lane is busy runs on a free lane. Do not take a turn while holding one: the tenant has only one.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ RETRY_AFTER = 1  # seconds; returned with a refusal because the tenant's queue i
 class Turns:
     """Shares lanes between tenants, round robin.
 
-    `wait_limit` is in seconds, `queue_limit` in calls of one tenant. `rest` returns for how many seconds a tenant that has
-    just run a call has to pause before its next one.
+    `wait_limit` is in seconds, `queue_limit` in calls of one tenant. `rest` returns how many seconds a tenant pauses
+    after a call.
     """
 
     def __init__(
@@ -38,7 +38,8 @@ class Turns:
         self._rest = rest
         self._free = set(range(len(self._lanes)))
         self._running: set[int] = set()  # tenants that run a call or rest after one
-        self._queues: OrderedDict[int, deque[asyncio.Future[int]]] = OrderedDict()  # the first tenant has the next turn
+        # Waiting calls by tenant; the first tenant has the next turn.
+        self._queues: OrderedDict[int, deque[asyncio.Future[int]]] = OrderedDict()
 
     @property
     def waiting(self) -> int:
@@ -109,7 +110,7 @@ class Turns:
                 del self._queues[tenant_id]
 
     def _nearest_free(self, tenant_id: int) -> int:
-        """Return the tenant's own lane, else the next free one: always the same few backends cache its metadata."""
+        """Return the tenant's own lane, else the next free one, so that few backends cache its metadata."""
         count = len(self._lanes)
         own = lane_number(tenant_id, count)
         return min(self._free, key=lambda number: (number - own) % count)
