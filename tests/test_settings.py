@@ -46,6 +46,7 @@ def test_every_setting_is_read_from_its_variable():
         "INGEST_LANES": "3",
         "WORK_LANES": "4",
         "READ_LANES": "5",
+        "API_SHARE": "9",
         "LANE_TENANTS": "6",
         "QUEUE_LIMIT": "7",
         "STATEMENT_TIMEOUT": "8",

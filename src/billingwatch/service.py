@@ -34,7 +34,7 @@ log = structlog.get_logger()
 GAUGE_SECONDS = 3.0  # that /metrics waits for the database
 sql = load_statements(__file__, "service.sql")
 
-BACKTEST_LANES = 2  # per process; a tenant runs one backtest at a time, so that one tenant leaves a lane to the others
+BACKTEST_LANES = 2  # per process; a tenant runs one backtest at a time, so one tenant leaves a lane to others
 BACKTEST_WAIT = 60.0  # seconds that a backtest waits for a lane
 BACKTEST_QUEUE = 4  # backtests of one tenant that may wait
 
@@ -51,9 +51,9 @@ class Service:
         self.registry = Registry(self.control, self._seal, dsn)
         self.reads = make_lanes(settings, dsn, "read", settings.read_lanes)
         self.backtests = make_lanes(settings, dsn, "backtest", BACKTEST_LANES)
-        self.read_turns = Turns(self.reads)
-        self.backtest_turns = Turns(self.backtests, wait_limit=BACKTEST_WAIT, queue_limit=BACKTEST_QUEUE)
         self.api_budget = Budget(share=settings.api_share / 100)
+        self.read_turns = Turns(self.reads, rest=self.api_budget.delay)
+        self.backtest_turns = Turns(self.backtests, wait_limit=BACKTEST_WAIT, queue_limit=BACKTEST_QUEUE)
         work = make_lanes(settings, dsn, "work", settings.work_lanes)
         self.processor = Processor(self.control, work, self.registry, clock) if processing else None
         self.guard = make_guard(settings, dsn) if processing else None

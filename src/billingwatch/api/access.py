@@ -58,7 +58,8 @@ class TenantAccess:
     async def settings(self) -> AsyncIterator[ControlConnection]:
         """Open the control plane, where the tenant's settings are kept.
 
-        Uses a read lane: a settings change can wait for a row lock and must not block token look-ups on the control lane.
+        Uses a read lane: a settings change can wait for a row lock, and must not block token look-ups on the
+        control lane.
         """
         async with answer_within(), self._lane() as lane, control_plane(lane) as connection:
             yield connection

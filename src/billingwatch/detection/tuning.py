@@ -30,8 +30,9 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def mute_of(self, detector: str, subject: str, opened_at: datetime) -> Mute | None:
         """The mute that keeps an anomaly quiet, if there is one."""
         sides = ((detector, subject), (detector, None), (None, subject), (None, None))
-        candidates = [mute for side in sides for mute in self._by_side.get(side, ()) if mute.covers(detector, subject, opened_at)]
-        return min(candidates, key=lambda mute: mute.mute_id, default=None)
+        candidates = [mute for side in sides for mute in self._by_side.get(side, ())]
+        covering = [mute for mute in candidates if mute.covers(detector, subject, opened_at)]
+        return min(covering, key=lambda mute: mute.mute_id, default=None)
 
     @cached_property
     def _by_side(self) -> Mapping[tuple[str | None, str | None], list[Mute]]:

@@ -56,7 +56,12 @@ class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def list_events(
-    connection: TenantConnection, tenant_id: TenantId, wanted: EventFilter, *, limit: int, floor: EventKey | None = None
+    connection: TenantConnection,
+    tenant_id: TenantId,
+    wanted: EventFilter,
+    *,
+    limit: int,
+    floor: EventKey | None = None,
 ) -> list[Event]:
     """Return the newest events first, none older than `floor`."""
     rows = await connection.fetch(
@@ -76,7 +81,8 @@ async def page_events(
 ) -> tuple[list[Event], EventKey | None]:
     """Return a page and the `after` of the next one, None on the last.
 
-    No index serves `type` and `object_id`. A page that filters by them reads at most SCAN_LIMIT rows, so it may be short or empty.
+    No index serves `type` and `object_id`. A page that filters by them reads at most SCAN_LIMIT rows, so it can be
+    short or empty.
     """
     floor = None
     if wanted.type is not None or wanted.object_id is not None:
