@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import cast
@@ -19,7 +20,8 @@ from billingwatch.api.mutes import create_mute, delete_mute, list_all_mutes
 from billingwatch.api.openapi import assets_router, openapi_config
 from billingwatch.api.problems import EXCEPTION_HANDLERS
 from billingwatch.api.webhook import PATH, receive_delivery, webhook
-from billingwatch.logs import configure_logs
+from billingwatch.logs import configure_logs, protect_stderr
+from billingwatch.parent_process import end_with_parent
 from billingwatch.postgres.database import open_database
 from billingwatch.release import release
 from billingwatch.service import Service
@@ -82,6 +84,9 @@ def create_app(settings: Settings, dsn: str, *, processing: bool = True, make_se
 
 def create_app_of_worker() -> Litestar:
     """The application of one of several server processes: settings from the environment, processing elsewhere."""
+    if (parent := multiprocessing.parent_process()) is not None and parent.pid is not None:
+        end_with_parent(parent.pid)
     settings = load_settings()
     configure_logs(log_format=settings.log_format, log_level=settings.log_level)
+    protect_stderr()
     return create_app(settings, open_database(settings).dsn, processing=False)

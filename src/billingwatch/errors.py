@@ -3,7 +3,7 @@
 BillingWatchError
 ├── SettingsInvalid
 ├── DatabaseUnavailable · PostgresUnusable · SchemaOutdated · MigrationRunning · ControlPlaneStays · TenantOutdated
-├── IsolationMismatch · RowIsolationNotPermitted · RolesMissing
+├── IsolationMismatch · RowIsolationNotPermitted · RolesMissing · FleetSettingMismatch · FleetSettingInUse · NotReady
 ├── TenantNotFound · TenantNameTaken · TenantNameInvalid · TenantSuspended
 ├── SecretInvalid · SecretsFull · SecretNotFound · SecretKeyUnusable
 ├── EventNotFound · DeadLetterNotFound · AnomalyNotFound · AnomalyClosed · AnalystNotFound · AnalystsNotPermitted · AnalystRemains
@@ -16,7 +16,7 @@ BillingWatchError
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 class BillingWatchError(Exception):
@@ -56,6 +56,27 @@ class IsolationMismatch(BillingWatchError):
 
     def __init__(self, *, found: str, wanted: str) -> None:
         super().__init__(found=found, wanted=wanted, hint=f"set BILLINGWATCH_ISOLATION={found}; a database keeps what it was set up with")
+
+
+class FleetSettingMismatch(BillingWatchError):
+    """{variable} is {wanted} here, and the other processes run with {found}"""
+
+    def __init__(self, *, name: str, variable: str, wanted: str, found: str) -> None:
+        hint = f"set {variable}={found}, or stop every process and run `billingwatch settings set {name} {wanted}`"
+        super().__init__(name=name, variable=variable, wanted=wanted, found=found, hint=hint)
+
+
+class FleetSettingInUse(BillingWatchError):
+    """{name} cannot change while processes process events: {processors} reported in the last 30 s"""
+
+    hint = "stop `billingwatch serve` and `billingwatch worker` everywhere; a process that was killed counts for 30 s"
+
+
+class NotReady(BillingWatchError):
+    """the service is not ready: {reason}"""
+
+    def __init__(self, *, conditions: Sequence[str]) -> None:
+        super().__init__(reason="; ".join(conditions), faults=[{"message": condition} for condition in conditions])
 
 
 class RowIsolationNotPermitted(BillingWatchError):

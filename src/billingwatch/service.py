@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
@@ -14,15 +15,20 @@ from billingwatch.errors import DatabaseUnavailable
 from billingwatch.ingest.rate_limit import RateLimit
 from billingwatch.ingest.receive import Receiver
 from billingwatch.ingest.recorder import Recorder, Records
+from billingwatch.logs import count_dropped_lines
 from billingwatch.postgres.statements import load_statements
+from billingwatch.readiness import Readiness
 from billingwatch.settings import Settings
-from billingwatch.tenancy.lanes import Lane, control_plane, make_lanes
+from billingwatch.tenancy.fleet_settings import check_fleet_settings
+from billingwatch.tenancy.lanes import Lane, answer_within, control_plane, make_lanes
 from billingwatch.tenancy.migrate import ensure_control_plane, fleet_state, tell_fleet_state
 from billingwatch.tenancy.registry import Registry
 from billingwatch.tenancy.sealing import open_seal
 from billingwatch.worker import Processor
 
 log = structlog.get_logger()
+
+GAUGE_SECONDS = 3.0  # that /metrics waits for the database
 sql = load_statements(__file__, "service.sql")
 
 
@@ -34,7 +40,8 @@ class Service:
         self.dsn = dsn
         self.clock = clock
         self.control = Lane(dsn, "control", statement_timeout=settings.statement_timeout)
-        self.registry = Registry(self.control, open_seal(settings), dsn)
+        self._seal = open_seal(settings)
+        self.registry = Registry(self.control, self._seal, dsn)
         self.reads = make_lanes(settings, dsn, "read", settings.read_lanes)
         self.backtests = Lane(dsn, "backtest", statement_timeout=settings.statement_timeout)
         work = make_lanes(settings, dsn, "work", settings.work_lanes)
@@ -42,12 +49,17 @@ class Service:
         self._ingest = make_lanes(settings, dsn, "ingest", settings.ingest_lanes)
         self.recorder: Records
         self.receiver: Receiver
+        self.readiness: Readiness
 
     async def start(self) -> None:
-        """Check the database and start the parts. DatabaseUnavailable, SchemaOutdated."""
+        """Check the database and start the parts.
+
+        Raises DatabaseUnavailable, SchemaOutdated, SecretKeyUnusable, FleetSettingMismatch.
+        """
         try:
             async with control_plane(self.control) as connection:
                 await ensure_control_plane(connection, isolation=self.settings.isolation, partitions=self.settings.partitions)
+                await check_fleet_settings(connection, self.settings, self._seal)
                 await tell_fleet_state(connection)
         except BaseException:
             await self.control.close()
@@ -59,6 +71,7 @@ class Service:
         self.receiver = Receiver(self.registry, rate_limit, self.recorder, self.clock)
         if self.processor:
             self.processor.start()
+        self.readiness = Readiness(self.control, self._seal, self.recorder, self.processor)
 
     async def open_recorder(self, on_recorded: Callable[[Iterable[int]], None]) -> Records:
         """Lanes; the lab has a service that records otherwise."""
@@ -66,18 +79,12 @@ class Service:
 
     async def close(self) -> None:
         """Commit what waits, finish the visits under way, let go of the database."""
+        await self.readiness.close()
         await self.recorder.close()
         if self.processor:
             await self.processor.close()
         await self.registry.close()
-        await self.reads.close()
-        await self.backtests.close()
-        await self.control.close()
-
-    async def check(self) -> None:
-        """Ask the database something; DatabaseUnavailable."""
-        async with control_plane(self.control) as connection:
-            await connection.fetchval(sql["ping"])
+        await asyncio.gather(self.reads.close(), self.backtests.close(), self.control.close())
 
     async def gauge(self) -> None:
         """Bring the gauges up to date; those that need the database are left out while it is away."""
@@ -89,8 +96,9 @@ class Service:
             metrics.lane_queue.labels(lane.name).set(lane.waiting)
         for recorder in self.recorder.lanes:
             metrics.lane_queue.labels(recorder.lane.name).set(recorder.depth)
+        count_dropped_lines()
         try:
-            async with control_plane(self.control) as connection:
+            async with answer_within(GAUGE_SECONDS), control_plane(self.control) as connection:
                 [row] = await connection.fetch(sql["backlog"], self.clock())
                 state = await fleet_state(connection)
         except (DatabaseUnavailable, asyncpg.PostgresError) as error:

@@ -11,7 +11,7 @@ from litestar import Request
 from billingwatch.errors import Unauthenticated
 from billingwatch.postgres.connections import ControlConnection, TenantConnection
 from billingwatch.service import Service
-from billingwatch.tenancy.lanes import control_plane
+from billingwatch.tenancy.lanes import answer_within, control_plane
 from billingwatch.tenancy.provision import API_KEY_HINT
 from billingwatch.tenancy.tenants import Tenant
 
@@ -29,24 +29,26 @@ class TenantAccess:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[TenantConnection]:
-        async with self._service.reads.of(self.tenant.tenant_id).scope(self.tenant, readonly=True) as connection:
+        async with answer_within(), self._service.reads.of(self.tenant.tenant_id).scope(self.tenant, readonly=True) as connection:
             yield connection
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[TenantConnection]:
-        async with self._service.reads.of(self.tenant.tenant_id).scope(self.tenant) as connection:
+        async with answer_within(), self._service.reads.of(self.tenant.tenant_id).scope(self.tenant) as connection:
             yield connection
 
     @asynccontextmanager
     async def backtesting(self) -> AsyncIterator[TenantConnection]:
-        """For what may take long: nobody who reads waits for it."""
+        """For what may take as long as the statement timeout, on a lane that no other request waits for."""
+        async with self.reading():
+            pass  # a server that does not answer is noticed here, within 10 s
         async with self._service.backtests.scope(self.tenant, readonly=True) as connection:
             yield connection
 
     @asynccontextmanager
     async def settings(self) -> AsyncIterator[ControlConnection]:
         """Where the tenant's settings are kept. Not by the control plane's own lane: a change may wait for another, and deliveries for the lane."""
-        async with control_plane(self._service.reads.of(self.tenant.tenant_id)) as connection:
+        async with answer_within(), control_plane(self._service.reads.of(self.tenant.tenant_id)) as connection:
             yield connection
 
     def changed(self) -> None:

@@ -20,10 +20,10 @@ async def live() -> Health:
     return Health("ok")
 
 
-@get("/health/ready", tags=["health"], summary="Events can be recorded: the database answers; 503 while it does not")
+@get("/health/ready", tags=["health"], summary="Events are recorded and processed; 503 names each condition that fails")
 async def ready(request: Request[Any, Any, Any]) -> Health:
     service: Service = request.app.state.service
-    await service.check()
+    await service.readiness.check()
     return Health("ok")
 
 

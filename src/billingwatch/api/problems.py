@@ -37,6 +37,7 @@ STATUS: dict[type[errors.BillingWatchError], int] = {
     errors.TenantOutdated: 503,
     errors.Overloaded: 503,
     errors.DatabaseUnavailable: 503,
+    errors.NotReady: 503,
 }
 _TITLES = {
     400: "Bad request",

@@ -41,18 +41,19 @@ class Database:
 
     @contextlib.contextmanager
     def kept_up(self) -> Iterator[None]:
-        """While the block runs, start the embedded server again whenever it dies; a given PostgreSQL is somebody else's to watch."""
+        """Start the embedded server again when it dies while the block runs; do nothing for a given PostgreSQL.
+
+        Raises PostgresUnusable at the end when the server runs on another port, where this process cannot reach it.
+        """
         if self._embedded is None:
             yield
             return
-        stop = threading.Event()
-        watcher = threading.Thread(target=_watch, args=(self._embedded, stop), name="postgres watcher", daemon=True)
+        watcher = Watcher(self._embedded)
         watcher.start()
         try:
             yield
         finally:
-            stop.set()
-            watcher.join()
+            watcher.stop()
 
     def release(self) -> None:
         if self._embedded is not None:
@@ -73,20 +74,46 @@ def open_database(settings: Settings) -> Database:
     return Database(embedded.dsn, embedded)
 
 
-def _watch(server: EmbeddedServer, stop: threading.Event) -> None:
-    while not stop.wait(WATCH_SECONDS):
-        if _accepts(server.host, server.port):
-            continue
-        port = server.port
-        try:
-            server.revive()
-        except PostgresUnusable as error:
-            log.warning("postgres.not_revived", error=str(error))
-            continue
-        if server.port != port:  # Everything that holds the old address must begin anew.
-            log.error("postgres.moved", old=port, new=server.port)
-            os.kill(os.getpid(), signal.SIGTERM)
+class Watcher:
+    """The thread that starts the embedded server again."""
+
+    def __init__(self, server: EmbeddedServer) -> None:
+        self._server = server
+        self._stop = threading.Event()
+        self._moved_from: int | None = None
+        self._thread = threading.Thread(target=self._run, name="postgres watcher", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        if self._moved_from is not None:
+            raise PostgresUnusable(
+                reason=f"it could not start on port {self._moved_from} again and runs on port {self._server.port}",
+                hint="start this command again",
+            )
+
+    def _run(self) -> None:
+        """Check until `stop`. A check that fails is logged, because the thread has to outlive it."""
+        while not self._stop.wait(WATCH_SECONDS) and self._moved_from is None:
+            try:
+                self._check()
+            except PostgresUnusable as error:
+                log.warning("postgres.not_revived", error=str(error))
+            except Exception:
+                log.exception("postgres.watcher_failed")
+
+    def _check(self) -> None:
+        port = self._server.port
+        if _accepts(self._server.host, port):
             return
+        self._server.revive()
+        if self._server.port != port:  # Every connection of this process would go to the old address.
+            log.error("postgres.moved", old=port, new=self._server.port)
+            self._moved_from = port
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _accepts(host: str, port: int) -> bool:

@@ -17,7 +17,7 @@ from billingwatch.errors import TenantNotFound
 from billingwatch.postgres.connections import ControlConnection
 from billingwatch.postgres.statements import load_statements
 from billingwatch.tenancy.changes import ChangeFeed
-from billingwatch.tenancy.lanes import Lane, control_plane
+from billingwatch.tenancy.lanes import Lane, answer_within, control_plane
 from billingwatch.tenancy.sealing import Seal
 from billingwatch.tenancy.tenants import DetectorSetting, Mute, Tenant, TenantId, token_hash
 
@@ -105,7 +105,7 @@ class Registry:
 
     async def _ask(self, key: _Key) -> Tenant | None:
         generation = self._generation
-        async with control_plane(self._lane) as connection:
+        async with answer_within(), control_plane(self._lane) as connection:
             row = await connection.fetchrow(sql["find_tenant"], *key)
         tenant = None if row is None else tenant_from_row(row, self._seal)
         if generation == self._generation:
