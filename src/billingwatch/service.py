@@ -20,6 +20,7 @@ from billingwatch.postgres.statements import load_statements
 from billingwatch.readiness import Readiness
 from billingwatch.settings import Settings
 from billingwatch.tenancy.fleet_settings import check_fleet_settings
+from billingwatch.tenancy.key_use import KeyUse
 from billingwatch.tenancy.lanes import Lane, answer_within, control_plane, make_lanes
 from billingwatch.tenancy.migrate import ensure_control_plane, fleet_state, tell_fleet_state
 from billingwatch.tenancy.registry import Registry
@@ -42,6 +43,7 @@ class Service:
         self.control = Lane(dsn, "control", statement_timeout=settings.statement_timeout)
         self._seal = open_seal(settings)
         self.registry = Registry(self.control, self._seal, dsn)
+        self.key_use = KeyUse(self.control, clock)
         self.reads = make_lanes(settings, dsn, "read", settings.read_lanes)
         self.backtests = Lane(dsn, "backtest", statement_timeout=settings.statement_timeout)
         work = make_lanes(settings, dsn, "work", settings.work_lanes)
@@ -65,6 +67,7 @@ class Service:
             await self.control.close()
             raise
         self.registry.start()
+        self.key_use.start()
         on_recorded = self.processor.call if self.processor else _nobody
         self.recorder = await self.open_recorder(on_recorded)
         rate_limit = RateLimit(per_second=self.settings.rate_limit, burst_seconds=self.settings.rate_burst_seconds)
@@ -83,6 +86,7 @@ class Service:
         await self.recorder.close()
         if self.processor:
             await self.processor.close()
+        await self.key_use.close()
         await self.registry.close()
         await asyncio.gather(self.reads.close(), self.backtests.close(), self.control.close())
 
@@ -106,6 +110,7 @@ class Service:
             return
         metrics.backlog.set(row["events"])
         metrics.backlog_age.set(row["age"])
+        metrics.paused_events.set(row["paused"])
         metrics.dead_letters.set(row["dead_letters"])
         for name in state.__struct_fields__:
             metrics.tenants_not_at_head.labels(name).set(getattr(state, name))

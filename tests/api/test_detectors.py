@@ -22,7 +22,8 @@ from billingwatch.replay import Replay
 from billingwatch.settings import Settings
 from billingwatch.tenancy import detector_settings
 from billingwatch.tenancy.analysts import analyst_dsn, create_analyst, revoke_analyst
-from billingwatch.tenancy.detector_settings import OPERATOR, change_setting
+from billingwatch.tenancy.audit import OPERATOR
+from billingwatch.tenancy.detector_settings import change_setting
 from billingwatch.tenancy.provision import Provisioned
 from billingwatch.tenancy.scope import tenant_scope
 from billingwatch.tenancy.tenants import Tenant
