@@ -113,7 +113,7 @@ class Registry:
     def _fresh(self, answer: _Answer, now: float) -> bool:
         cached_at, valid_until, tenant = answer
         # Strictly later: uvloop's clock stands still within one turn of the loop.
-        return now < valid_until and (tenant is not None or cached_at > self._forgotten_at)
+        return now - cached_at < CACHE_SECONDS and now < valid_until and (tenant is not None or cached_at > self._forgotten_at)
 
     def _answered(self, key: _Key, asking: asyncio.Future[Tenant | None]) -> None:
         if self._asking.get(key) is asking:
@@ -127,9 +127,9 @@ class Registry:
         tenant = None if row is None else tenant_from_row(row, None if key.webhook_token is None else self._seal)
         if generation == self._generation:
             now = asyncio.get_running_loop().time()
-            expires_in = row["valid_for"] if row is not None and row["valid_for"] is not None else CACHE_SECONDS
+            expires_in = float("inf") if row is None or row["valid_for"] is None else row["valid_for"]
             # Counted from before the query, so that the cached answer ends no later than what it answers for.
-            self._remember(key, _Answer(now, min(now + CACHE_SECONDS, asked_at + expires_in), tenant))
+            self._remember(key, _Answer(now, asked_at + expires_in, tenant))
         return tenant
 
     def _remember(self, key: _Key, answer: _Answer) -> None:
