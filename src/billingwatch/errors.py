@@ -11,6 +11,8 @@ BillingWatchError
 ├── DetectorNotFound · ThresholdsInvalid · MuteNotFound · MutesFull · BacktestFailed
 ├── WebhookTokenUnknown · SignatureInvalid · EventMalformed · TenantUnconfigured · RateLimited · Overloaded
 ├── CallsExceeded · LanesBusy · QueryTooSlow
+├── ApiKeyReadOnly · ApiKeyNotFound · ApiKeyNameTaken · ApiKeyNameInvalid · ApiKeysFull · RotationRunning
+├── TenantPaused · RemovalUnfinished
 ├── Unauthenticated
 └── InputInvalid
 """
@@ -134,6 +136,58 @@ class TenantNameInvalid(BillingWatchError):
 
 class TenantSuspended(BillingWatchError):
     """the tenant is suspended"""
+
+
+class TenantPaused(BillingWatchError):
+    """tenant `{name}` is paused, so that none of its events may be processed"""
+
+    def __init__(self, *, name: str) -> None:
+        super().__init__(name=name, hint=f"run `billingwatch tenants resume {name}`")
+
+
+class RemovalUnfinished(BillingWatchError):
+    """the removal of tenant `{name}` has begun and cannot be undone"""
+
+    def __init__(self, *, name: str) -> None:
+        super().__init__(name=name, hint=f"finish it with `billingwatch tenants remove {name}`")
+
+
+class ApiKeyReadOnly(BillingWatchError):
+    """this API key is read-only; another comes from `billingwatch keys create TENANT --name NAME --scope write`"""
+
+
+class ApiKeyNotFound(BillingWatchError):
+    """tenant `{name}` has no API key `{key_id}`"""
+
+    def __init__(self, *, name: str, key_id: int) -> None:
+        super().__init__(name=name, key_id=key_id, hint=f"run `billingwatch keys list {name}`")
+
+
+class ApiKeyNameTaken(BillingWatchError):
+    """tenant `{name}` has an API key `{key_name}` already"""
+
+    def __init__(self, *, name: str, key_name: str, key_id: int) -> None:
+        hint = f"choose another --name, or run `billingwatch keys revoke {name} {key_id}` first"
+        super().__init__(name=name, key_name=key_name, hint=hint)
+
+
+class ApiKeyNameInvalid(BillingWatchError):
+    """`{key_name}` cannot be the name of an API key"""
+
+    hint = "use 1 to 63 letters, digits, spaces, `.`, `-` and `_`; `operator` and names that begin with `bw_` are taken"
+
+
+class ApiKeysFull(BillingWatchError):
+    """tenant `{name}` has {limit} API keys already"""
+
+    def __init__(self, *, name: str, limit: int) -> None:
+        super().__init__(name=name, limit=limit, hint=f"revoke one with `billingwatch keys revoke {name} KEY_ID`")
+
+
+class RotationRunning(BillingWatchError):
+    """another `billingwatch keys rotate-master` runs on this database"""
+
+    hint = "wait until it has ended, then run it again"
 
 
 class SecretInvalid(BillingWatchError):

@@ -19,6 +19,7 @@ event_to_verdict = Histogram("billingwatch_event_to_verdict_seconds", "From an e
 anomalies = Counter("billingwatch_anomalies", "Anomalies by what became of them", ["detector", "change"])
 backlog = Gauge("billingwatch_backlog_events", "Recorded events that wait for a visit", multiprocess_mode="mostrecent")
 backlog_age = Gauge("billingwatch_backlog_age_seconds", "Age of the oldest of them", multiprocess_mode="mostrecent")
+paused_events = Gauge("billingwatch_paused_events", "Recorded events of paused tenants", multiprocess_mode="mostrecent")
 dead_letters = Gauge("billingwatch_dead_letters", "Events that could not be projected", multiprocess_mode="mostrecent")
 tenants_not_at_head = Gauge(
     "billingwatch_tenants_not_at_head",

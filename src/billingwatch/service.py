@@ -22,6 +22,7 @@ from billingwatch.settings import Settings
 from billingwatch.tenancy.analyst_guard import make_guard
 from billingwatch.tenancy.budget import Budget
 from billingwatch.tenancy.fleet_settings import check_fleet_settings
+from billingwatch.tenancy.key_use import KeyUse
 from billingwatch.tenancy.lanes import Lane, answer_within, control_plane, make_lanes
 from billingwatch.tenancy.migrate import ensure_control_plane, fleet_state, tell_fleet_state
 from billingwatch.tenancy.registry import Registry
@@ -49,6 +50,7 @@ class Service:
         self.control = Lane(dsn, "control", statement_timeout=settings.statement_timeout)
         self._seal = open_seal(settings)
         self.registry = Registry(self.control, self._seal, dsn)
+        self.key_use = KeyUse(self.control, clock)
         self.reads = make_lanes(settings, dsn, "read", settings.read_lanes)
         self.backtests = make_lanes(settings, dsn, "backtest", BACKTEST_LANES)
         self.api_budget = Budget(share=settings.api_share / 100)
@@ -76,6 +78,7 @@ class Service:
             await self.control.close()
             raise
         self.registry.start()
+        self.key_use.start()
         on_recorded = self.processor.call if self.processor else _nobody
         self.recorder = await self.open_recorder(on_recorded)
         rate_limit = RateLimit(per_second=self.settings.rate_limit, burst_seconds=self.settings.rate_burst_seconds)
@@ -98,6 +101,7 @@ class Service:
             await self.guard.close()
         if self.processor:
             await self.processor.close()
+        await self.key_use.close()
         await self.registry.close()
         await asyncio.gather(self.reads.close(), self.backtests.close(), self.control.close())
 
@@ -129,6 +133,7 @@ class Service:
             return
         metrics.backlog.set(row["events"])
         metrics.backlog_age.set(row["age"])
+        metrics.paused_events.set(row["paused"])
         metrics.dead_letters.set(row["dead_letters"])
         for name in state.__struct_fields__:
             metrics.tenants_not_at_head.labels(name).set(getattr(state, name))

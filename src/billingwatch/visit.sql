@@ -31,12 +31,17 @@ WITH RECURSIVE waiting AS (
     FROM waiting AS w
     WHERE w.tenant_id IS NOT NULL
 )
-SELECT w.tenant_id FROM waiting AS w WHERE w.tenant_id IS NOT NULL
-UNION ALL
-SELECT d.tenant_id FROM control.due_visits AS d WHERE d.due_at <= $1
-UNION ALL
--- Later than any visit is planned: the clock was set back.
-SELECT d.tenant_id FROM control.due_visits AS d WHERE d.due_at > $2;
+SELECT found.tenant_id
+FROM (
+    SELECT w.tenant_id FROM waiting AS w WHERE w.tenant_id IS NOT NULL
+    UNION ALL
+    SELECT d.tenant_id FROM control.due_visits AS d WHERE d.due_at <= $1
+    UNION ALL
+    -- Later than any visit is planned: the clock was set back.
+    SELECT d.tenant_id FROM control.due_visits AS d WHERE d.due_at > $2
+) AS found
+-- A tenant without a row was removed: a visit deletes what is left of it.
+WHERE NOT EXISTS (SELECT FROM control.tenants AS t WHERE t.tenant_id = found.tenant_id AND t.status <> 'active');
 
 -- forget_tenant --
 DELETE FROM control.pending_events WHERE tenant_id = $1;

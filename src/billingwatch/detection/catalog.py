@@ -16,7 +16,7 @@ from billingwatch.detection.tuning import Tuning, thresholds_of
 from billingwatch.errors import DetectorNotFound, ThresholdsInvalid
 from billingwatch.tenancy.tenants import DetectorSetting
 
-State: TypeAlias = Literal["learning", "active", "off"]
+State: TypeAlias = Literal["learning", "active", "off", "paused"]
 Driver: TypeAlias = Literal["events", "time"]
 Number: TypeAlias = int | float
 
@@ -42,6 +42,7 @@ class DetectorRow(msgspec.Struct, frozen=True, kw_only=True):
     driven_by: Driver
     """events: judges what arrives, as it arrives; time: judges every hour or day, although nothing may arrive."""
     state: State
+    """paused: the tenant is; learning: it needs more history; off: switched off."""
     learning_until: datetime | None
     """When it will have seen enough history; null once it has, and while there is no history at all."""
     thresholds: list[ThresholdRow]
@@ -65,7 +66,7 @@ def describe(detector: Detector[Any], tuning: Tuning, *, beginning: datetime | N
         title=detector.title,
         description=detector.description,
         driven_by="events" if detector.every is None else "time",
-        state="off" if detector.name in tuning.off else "learning" if learning else "active",
+        state=_state(detector, tuning, learning=learning),
         learning_until=learned_at if learning else None,
         thresholds=[
             ThresholdRow(
@@ -80,6 +81,14 @@ def describe(detector: Detector[Any], tuning: Tuning, *, beginning: datetime | N
             for key, field in _fields(detector).items()
         ],
     )
+
+
+def _state(detector: Detector[Any], tuning: Tuning, *, learning: bool) -> State:
+    if detector.name in tuning.off:
+        return "off"
+    if tuning.paused:
+        return "paused"
+    return "learning" if learning else "active"
 
 
 def changed(
