@@ -1,0 +1,16 @@
+-- events --
+SELECT event_id, deliveries FROM events WHERE event_id = ANY ($1::text[]);
+
+-- charges --
+SELECT event_id FROM charges WHERE event_id = ANY ($1::text[]);
+
+-- anomalies --
+SELECT ARRAY(SELECT jsonb_array_elements_text(evidence -> 'event_ids')) AS event_ids
+FROM anomalies
+WHERE detector = 'duplicate_charge';
+
+-- pending --
+SELECT tenant_id, event_id FROM control.pending_events WHERE event_id = ANY ($1::text[]);
+
+-- dead --
+SELECT event_id FROM control.dead_letters WHERE event_id = ANY ($1::text[]);
