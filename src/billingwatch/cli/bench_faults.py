@@ -26,7 +26,7 @@ from billingwatch.settings import load_settings
     metavar="NAME",
     help="Run this fault; may be given several times.  [default: all]",
 )
-@click.option("--rounds", default=1, show_default=True, type=click.IntRange(1, 1000), help="Rounds of each fault.")
+@click.option("--rounds", default=1, show_default=True, type=click.IntRange(1, 1000), help="Rounds of each.")
 @click.option(
     "--seconds",
     type=click.FloatRange(0.1, 600),
@@ -57,18 +57,24 @@ def faults(
     if listing:
         _list(as_json=as_json)
         return
-    chosen = [each for each in SCENARIOS.values() if each.name in names or (not names and (each.quick or not quick))]
+    offered = [each for each in SCENARIOS.values() if each.quick is not None or not quick]
+    chosen = [each for each in SCENARIOS.values() if each.name in names] if names else offered
     configure_logs(log_level="error")
     stop_on_sigterm()
     options = FaultOptions(rounds=rounds, seconds=seconds, quick=quick, seed=seed)
-    rows = list(run_faults(load_settings(), chosen, options, lambda words: talk.print(words, style="dim", markup=False)))
+    rows = list(run_faults(load_settings(), chosen, options, _report))
     passed = all(row.passed for row in rows)
     if as_json:
-        print_json({"rows": [{**msgspec.to_builtins(row), "passed": row.passed} for row in rows], "passed": passed})
+        facts = [{**msgspec.to_builtins(row), "passed": row.passed} for row in rows]
+        print_json({"rows": facts, "passed": passed})
     else:
         _print(rows)
     if not passed:
         sys.exit(1)
+
+
+def _report(words: str) -> None:
+    talk.print(words, style="dim", markup=False)
 
 
 def _list(*, as_json: bool) -> None:
@@ -87,7 +93,8 @@ def _list(*, as_json: bool) -> None:
     if as_json:
         print_json(facts)
     else:
-        print_table(["fault", "s", "quick", "what happens"], [(f["name"], f["seconds"], f["quick"], f["summary"]) for f in facts])
+        rows = [(fact["name"], fact["seconds"], fact["quick"], fact["summary"]) for fact in facts]
+        print_table(["fault", "s", "quick", "what happens"], rows)
 
 
 def _print(rows: Sequence[Row]) -> None:
@@ -113,7 +120,15 @@ def _print(rows: Sequence[Row]) -> None:
     if attacks:
         print_table(
             ["\nattack", "\np50 ms before", "\np50 ×", "\nanswered"],
-            [(row.name, f"{(row.p50_before or 0) * 1000:.1f}", f"{row.p50_factor:.1f}", f"{row.answered:.1%}") for row in attacks],
+            [
+                (
+                    row.name,
+                    f"{(row.p50_before or 0) * 1000:.1f}",
+                    f"{row.p50_factor:.1f}",
+                    f"{row.answered:.1%}",
+                )
+                for row in attacks
+            ],
         )
         data.print(f"aims: p50 × at most {P50_AIM:g}, answered at least {ANSWERED_AIM:.0%}", markup=False)
     for row in ran:

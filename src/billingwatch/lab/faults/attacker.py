@@ -1,4 +1,4 @@
-"""The attacking process: reads one order from stdin, prints a line when the attack is under way, attacks until it is killed."""
+"""The attacking process: it reads one order from stdin, prints a line when the attack runs, and is killed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A clock that jumps ahead by two days and back.
 
-The service runs under `shifted`, which replaces the one function that reads the time. That moves the service's clock alone:
-libfaketime would need LD_PRELOAD and a package, and setting the machine's clock would move the sender's, too.
+The service runs under `shifted`, which replaces the one function that reads the time. The sender keeps the right
+clock. libfaketime would need LD_PRELOAD and a package; the machine's clock is the sender's, too.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ RESCHEDULE_WAIT = 20.0  # seconds
 
 @asynccontextmanager
 async def jump(scene: Scene) -> AsyncIterator[None]:
-    """Set the service's clock ahead, and back at the end. Visits must then not stay planned for the day after tomorrow."""
+    """Set the service's clock ahead, and back at the end. No visit may then stay planned two days ahead."""
     scene.clock.write_text(str(JUMP), encoding="ascii")
     try:
         yield
@@ -33,7 +33,7 @@ async def jump(scene: Scene) -> AsyncIterator[None]:
         deadline = time.monotonic() + RESCHEDULE_WAIT
         while overdue := await control.fetchval(sql["overdue"]):
             if time.monotonic() > deadline:
-                scene.notes.append(f"detectors of {overdue} tenants are planned more than 2 hours ahead after the clock went back")
+                scene.notes.append(f"detectors of {overdue} tenants stay planned more than 2 hours ahead")
                 return
             await asyncio.sleep(0.2)
 

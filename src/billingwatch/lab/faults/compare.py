@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -11,6 +11,8 @@ from billingwatch.lab.faults.found import Rows
 from billingwatch.lab.faults.stream import StreamEvent
 from billingwatch.lab.fleet import Member
 from billingwatch.lab.verify import At
+
+Sent = Mapping[At, StreamEvent]
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,8 +27,8 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare(members: Sequence[Member], events: Sequence[StreamEvent], rows: Rows) -> Compared:
-    """Compare per tenant: an acknowledged event has one row, one charge, and one anomaly if it repeats a payment."""
-    sent: dict[At, StreamEvent] = {(members[event.tenant].tenant_id, event.event_id): event for event in events}
+    """Compare per tenant: each acknowledged event has one row and one charge, a twin one anomaly."""
+    sent: Sent = {(members[event.tenant].tenant_id, event.event_id): event for event in events}
     acked = {at: event for at, event in sent.items() if event.acked}
     stored = sum(at in rows.stored for at in acked)
     processed = sum(at in rows.charges and at not in rows.pending for at in acked)
@@ -40,7 +42,7 @@ def compare(members: Sequence[Member], events: Sequence[StreamEvent], rows: Rows
     )
 
 
-def _excess(sent: dict[At, StreamEvent], rows: Rows) -> Iterator[int]:
+def _excess(sent: Sent, rows: Rows) -> Iterator[int]:
     """Yield the surplus of rows, counted deliveries, charges and anomalies."""
     for held in (rows.stored, rows.charges):
         tenants_of = Counter[str]()
@@ -51,7 +53,7 @@ def _excess(sent: dict[At, StreamEvent], rows: Rows) -> Iterator[int]:
     yield sum(max(rows.anomalies[at] - 1, 0) for at, event in sent.items() if event.twin is not None)
 
 
-def _findings(sent: dict[At, StreamEvent], acked: dict[At, StreamEvent], processed: int, rows: Rows) -> Iterator[str]:
+def _findings(sent: Sent, acked: Sent, processed: int, rows: Rows) -> Iterator[str]:
     if refused := len(sent) - len(acked):
         yield f"{refused} events were never acknowledged, also after the fault"
     if waiting := len(acked) - processed:
@@ -60,6 +62,6 @@ def _findings(sent: dict[At, StreamEvent], acked: dict[At, StreamEvent], process
         yield f"{misplaced} events are stored for another tenant"
     if rows.dead:
         yield f"{rows.dead} events are dead letters"
-    missing = [at for at, event in acked.items() if event.twin is not None and (at[0], event.twin) in acked and not rows.anomalies[at]]
-    if missing:
-        yield f"{len(missing)} duplicate payments were not found"
+    twins = [at for at, event in acked.items() if event.twin is not None and (at[0], event.twin) in acked]
+    if missing := sum(not rows.anomalies[at] for at in twins):
+        yield f"{missing} duplicate payments have no anomaly"

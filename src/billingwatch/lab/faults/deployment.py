@@ -1,4 +1,4 @@
-"""The service's own processes in one layout. They keep their port over restarts, and all of them end with the deployment."""
+"""The service's own processes in one layout. They keep their port over restarts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,15 @@ class Deployment:
     A leader that was killed stays a zombie until then, so its process group id cannot belong to a stranger.
     """
 
-    def __init__(self, layout: Layout, environ: Mapping[str, str], log: Path, *, launcher: str, output: int | None) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        environ: Mapping[str, str],
+        log: Path,
+        *,
+        launcher: str,
+        output: int | None,
+    ) -> None:
         self.layout = layout
         self.port = _free_port()
         self._environ = environ

@@ -36,7 +36,7 @@ def small_disk() -> Iterator[Path]:
             raise MountRefused(reason="it takes root and the program `mount`")
         options = f"size={DISK_SIZE},mode=0711"
         done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", options, "billingwatch-bench", point],  # noqa: S607 - mount is not in one place
+            ["mount", "-t", "tmpfs", "-o", options, "billingwatch-bench", point],  # noqa: S607 - by PATH
             capture_output=True,
             text=True,
             check=False,
@@ -48,7 +48,7 @@ def small_disk() -> Iterator[Path]:
         finally:
             with uninterrupted():
                 # --lazy: a process that still ends may keep the directory busy for a moment.
-                subprocess.run(["umount", "--lazy", point], check=False)  # noqa: S607
+                subprocess.run(["umount", "--lazy", point], check=False)  # noqa: S607 - by PATH
     finally:
         with uninterrupted():
             point.rmdir()

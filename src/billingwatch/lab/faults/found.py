@@ -55,6 +55,13 @@ async def read_rows(stage: Stage, members: Sequence[Member], event_ids: Sequence
                     charges[member.tenant_id, row["event_id"]] += 1
                 for row in await tenant.fetch(sql["anomalies"]):
                     anomalies.update((member.tenant_id, event_id) for event_id in row["event_ids"])
-        pending = Counter((row["tenant_id"], row["event_id"]) for row in await control.fetch(sql["pending"], event_ids))
+        waiting = await control.fetch(sql["pending"], event_ids)
         dead = len(await control.fetch(sql["dead"], event_ids))
-    return Rows(stored=stored, deliveries=deliveries, charges=charges, anomalies=anomalies, pending=pending, dead=dead)
+    return Rows(
+        stored=stored,
+        deliveries=deliveries,
+        charges=charges,
+        anomalies=anomalies,
+        pending=Counter((row["tenant_id"], row["event_id"]) for row in waiting),
+        dead=dead,
+    )

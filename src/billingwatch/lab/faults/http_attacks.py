@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import resource
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 
 from billingwatch.lab.faults.scene import AttackOrder
 from billingwatch.lab.load import HOST
@@ -62,7 +64,7 @@ async def _hold_many(port: int, openings: list[bytes], begun: Begun, *, trickle:
                 async with free:
                     reader, writer = await asyncio.open_connection(HOST, port)
                     writer.write(opening)
-                answer = asyncio.create_task(reader.read(1))  # ends with an answer, or when the service closes
+                answer = asyncio.create_task(reader.read(1))  # ends when the service answers or closes
                 while not answer.done():
                     writer.write(trickle)
                     await writer.drain()
@@ -98,19 +100,20 @@ async def flood(
     request = "\r\n".join([*lines, "", ""]).encode() + body
     loop = asyncio.get_running_loop()
 
+    def resend(connection: Connection, _: int) -> None:
+        connection.send(request)
+
+    def end(ended: asyncio.Future[None], _: Connection) -> None:
+        ended.set_result(None)
+
     async def repeat() -> None:
         while True:
-            ended = loop.create_future()
-            try:
-                _, connection = await loop.create_connection(
-                    lambda ended=ended: Connection(lambda each, _: each.send(request), lambda _: ended.set_result(None)),  # type: ignore[misc]
-                    HOST,
-                    order.port,
-                )
+            ended: asyncio.Future[None] = loop.create_future()
+            make = partial(Connection, resend, partial(end, ended))
+            with suppress(OSError):
+                _, connection = await loop.create_connection(make, HOST, order.port)
                 connection.send(request)
                 await ended
-            except OSError:
-                pass
             await asyncio.sleep(AGAIN_AFTER)
 
     tasks = [asyncio.create_task(repeat()) for _ in range(connections)]

@@ -1,4 +1,4 @@
-"""Faults of the log: its reader is gone, or reads no more. During both a tenant is locked, so that the service has to log."""
+"""Faults of the log: its reader is gone, or reads no more. A tenant is locked, so that the service logs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def close_log(scene: Scene) -> AsyncIterator[None]:
 async def block_log(scene: Scene) -> AsyncIterator[None]:
     """Fill the pipe and read nothing: each later write waits. Read again at the end."""
     pipe = scene.open_pipe
-    # An open file of its own, because O_NONBLOCK belongs to the open file and the service's must stay as it is.
+    # Opened again, because O_NONBLOCK belongs to the open file, and the service's must stay as it is.
     filler = os.open(f"/proc/self/fd/{pipe.writer}", os.O_WRONLY | os.O_NONBLOCK)
     try:
         with suppress(BlockingIOError):
@@ -58,7 +58,7 @@ def drain(reader: int | None) -> None:
 SCENARIOS = (
     Scenario(
         name="log-pipe-closed",
-        summary="the reader of the service's log pipe is gone while a tenant is locked and anomalies are found",
+        summary="nobody holds the other end of the service's log pipe; a tenant is locked",
         ready="200",
         strike=close_log,
         output="pipe",
@@ -70,7 +70,7 @@ SCENARIOS = (
     ),
     Scenario(
         name="log-pipe-blocked",
-        summary="the service's log pipe is full and nobody reads it while a tenant is locked and anomalies are found",
+        summary="the service's log pipe is full, and nobody reads it; a tenant is locked",
         ready="200",
         strike=block_log,
         output="pipe",

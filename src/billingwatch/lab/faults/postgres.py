@@ -8,10 +8,12 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from itertools import pairwise
+from pathlib import Path
 
 from billingwatch.lab.faults.scenario import Scenario
 from billingwatch.lab.faults.scene import Scene
-from billingwatch.lab.machine import descendants
+from billingwatch.lab.machine import PROC, descendants
 from billingwatch.postgres.statements import load_statements
 from billingwatch.tenancy.scope import tenant_scope
 
@@ -89,10 +91,24 @@ async def lock_tenant(scene: Scene) -> AsyncIterator[None]:
         await tenant.execute(sql["lock_events"])
         locked_at = time.monotonic()
         yield
-        # Only a lock that the service has met proves something.
-        hit = [attempt for event in scene.stream.events if event.tenant == 0 for attempt in event.attempts if attempt.sent_at > locked_at]
-        if any(attempt.status == 200 for attempt in hit):
+        hit = [event for event in scene.stream.events if event.tenant == 0]
+        attempts = [attempt for event in hit for attempt in event.attempts if attempt.sent_at > locked_at]
+        if any(attempt.status == 200 for attempt in attempts):
             scene.notes.append("events of the locked tenant were acknowledged")
+
+
+def end_postgres(data_dir: Path) -> None:
+    """Kill what is left of the embedded server of a data directory that is gone.
+
+    PostgreSQL 18 may never end when a fast stop meets its recovery from a crash.
+    """
+    data = str(data_dir.resolve() / "postgres" / "data")
+    for entry in PROC.glob("[0-9]*"):
+        with suppress(OSError):
+            arguments = (entry / "cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
+            if ("-D", data) in pairwise(arguments):
+                for pid in (int(entry.name), *descendants(int(entry.name))):
+                    os.kill(pid, signal.SIGKILL)
 
 
 SCENARIOS = (

@@ -1,4 +1,4 @@
-"""Probes that run during a round: /health/ready, the age of the oldest event that waits, and API reads of one tenant."""
+"""Probes of a round: /health/ready, the age of the oldest pending event, and API reads of one tenant."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import msgspec
 from billingwatch.errors import DatabaseUnavailable
 from billingwatch.lab.load import HOST
 from billingwatch.lab.stage import Stage
+from billingwatch.postgres.connections import UNAVAILABLE
 from billingwatch.postgres.statements import load_statements
 
 sql = load_statements(__file__, "probe.sql")
@@ -95,7 +96,7 @@ class Probe:
     async def _sample(self) -> None:
         while True:
             # The connection of a server that stopped is given up; the next one is tried AGE_EVERY later.
-            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, DatabaseUnavailable, OSError, TimeoutError):
+            with suppress(*UNAVAILABLE, asyncpg.PostgresError, DatabaseUnavailable):
                 async with asyncio.timeout(AGE_PATIENCE):
                     control = await self._stage.connect()
                 try:
@@ -113,8 +114,9 @@ async def get(port: int, path: str, headers: dict[str, str]) -> int:
     """Return the status of a GET over a connection of its own. OSError, EOFError when there is no answer."""
     reader, writer = await asyncio.open_connection(HOST, port)
     try:
-        lines = [f"GET {path} HTTP/1.1", f"Host: {HOST}", "Connection: close", *(f"{k}: {v}" for k, v in headers.items())]
-        writer.write("\r\n".join([*lines, "", ""]).encode())
+        given = [f"{name}: {value}" for name, value in headers.items()]
+        lines = [f"GET {path} HTTP/1.1", f"Host: {HOST}", "Connection: close", *given, "", ""]
+        writer.write("\r\n".join(lines).encode())
         head = await reader.readline()
         if not head:
             raise EOFError

@@ -1,4 +1,4 @@
-"""Whether /health/ready was right: 503 while events were refused or not processed, 200 otherwise, and quick."""
+"""The check of /health/ready: 503 while events are refused or not processed, 200 otherwise, within 2 s."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def _silent(scenario: Scenario, span: Span, polls: Sequence[Poll]) -> Iterator[s
         first = slow[0].at - span.began
         yield f"ready gave no answer within {READY_WITHIN:g} s, {len(slow)} times, first at {first:+.1f} s"
     away_until = span.ended + scenario.recovery if scenario.away else span.began
-    refused = [poll for poll in polls if poll.status == REFUSED and not span.began <= poll.at + poll.seconds <= away_until]
+    broken = [poll for poll in polls if poll.status == REFUSED]
+    refused = [poll for poll in broken if not span.began <= poll.at + poll.seconds <= away_until]
     if refused:
         first = refused[0].at - span.began
         yield f"ready was refused or cut, {len(refused)} times, first at {first:+.1f} s"
@@ -53,7 +54,8 @@ def _silent(scenario: Scenario, span: Span, polls: Sequence[Poll]) -> Iterator[s
 
 
 def _lies_about_recording(span: Span, polls: Sequence[Poll], attempts: Sequence[Attempt]) -> Iterator[str]:
-    lies = [poll for run in refusals(attempts) for poll in polls if poll.status == 200 and run[0] + NOTICE < poll.at < run[1]]
+    good = [poll for poll in polls if poll.status == 200]
+    lies = [poll for first, last in refusals(attempts) for poll in good if first + NOTICE < poll.at < last]
     if lies:
         first = lies[0].at - span.began
         yield f"ready was 200 while every event was refused, {len(lies)} times, first at {first:+.1f} s"
@@ -75,13 +77,13 @@ def _recovery(scenario: Scenario, span: Span, polls: Sequence[Poll]) -> Iterator
     back = next((poll.at - span.ended for poll in after if poll.status == 200), None)
     if back is None or back > scenario.recovery:
         seconds = span.closed - span.ended if back is None else back
-        yield f"ready was not 200 within {scenario.recovery:g} s after the fault ({seconds:.0f} s were waited)"
+        yield f"ready was not 200 within {scenario.recovery:g} s after the fault; {seconds:.0f} s passed"
     elif after[-1].status != 200:
         yield f"ready ended with {after[-1].status}"
 
 
 def refusals(attempts: Sequence[Attempt]) -> Iterator[tuple[float, float]]:
-    """Yield the spans in which no delivery was acknowledged promptly: from the first to the last that was sent in it."""
+    """Yield the spans in which no delivery was acknowledged promptly: first and last time of sending."""
     run: list[float] = []
     for attempt in sorted(attempts, key=lambda each: each.sent_at):
         if attempt.status == CUT:

@@ -1,4 +1,4 @@
-"""One round: events flow, the fault strikes, what was refused is delivered again, and everything is compared."""
+"""One round: events flow, the fault strikes, refused events are delivered again, and all is compared."""
 
 from __future__ import annotations
 
@@ -78,17 +78,21 @@ def neighbour(members: Sequence[Member]) -> Member:
 
 def spared_findings(events: Sequence[StreamEvent], began: float, ended: float) -> list[str]:
     """Return a finding when events of any tenant but the first were refused during the fault."""
-    statuses = [
-        attempt.status for event in events if event.tenant != 0 for attempt in event.attempts[:1] if began <= attempt.sent_at <= ended
-    ]
+    firsts = [event.attempts[0] for event in events if event.tenant != 0 and event.attempts]
+    statuses = [attempt.status for attempt in firsts if began <= attempt.sent_at <= ended]
     refused = sum(status != OK for status in statuses)
     if not statuses or refused > len(statuses) * (1 - ANSWERED_AIM):
         return [f"{refused} of {len(statuses)} deliveries of other tenants were refused"]
     return []
 
 
-def pace_of(scenario: Scenario, stream: Stream, reads: Sequence[Poll], times: tuple[float, float, float]) -> Pace | None:
-    """Return latency and success before and during an attack; None for other scenarios, or without requests in both."""
+def pace_of(
+    scenario: Scenario,
+    stream: Stream,
+    reads: Sequence[Poll],
+    times: tuple[float, float, float],
+) -> Pace | None:
+    """Return latency and success before and during an attack; None for other scenarios."""
     if scenario.measure is None:
         return None
     if scenario.measure == "reads":

@@ -35,7 +35,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RoundResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One round. `silence` is the longest time in seconds that a delivery waited for an answer or an error."""
+    """One round. `silence` is the longest wait of a delivery for an answer or an error, in seconds."""
 
     compared: Compared
     silence: float

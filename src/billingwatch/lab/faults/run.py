@@ -1,4 +1,4 @@
-"""All rows: a stage for the scenarios that can share one, a service for those that can share it, a row for each."""
+"""All rows: scenarios share a stage and a service where they can; each of them yields a row."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import msgspec
 from billingwatch.lab.faults.deployment import Deployment
 from billingwatch.lab.faults.disk import MountRefused, small_disk
 from billingwatch.lab.faults.logs import drain
+from billingwatch.lab.faults.postgres import end_postgres
 from billingwatch.lab.faults.registry import family_of
 from billingwatch.lab.faults.round import run_round
 from billingwatch.lab.faults.row import RoundResult, Row, row_of
@@ -45,7 +46,12 @@ class FaultOptions(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 1
 
 
-def run_faults(settings: Settings, scenarios: Sequence[Scenario], options: FaultOptions, report: Report) -> Iterator[Row]:
+def run_faults(
+    settings: Settings,
+    scenarios: Sequence[Scenario],
+    options: FaultOptions,
+    report: Report,
+) -> Iterator[Row]:
     """Run scenarios one after the other; yield each row as soon as it is complete."""
     with Sets(settings) as sets:
         for number, scenario in enumerate(scenarios, 1):
@@ -68,7 +74,13 @@ def _run(sets: Sets, scenario: Scenario, options: FaultOptions, report: Report) 
         return Row(name=scenario.name, family=family, skipped=str(error))
     except ServerFailed as error:
         sets.clear()
-        return Row(name=scenario.name, family=family, ready=False, ready_expected=scenario.ready, findings=[str(error)])
+        return Row(
+            name=scenario.name,
+            family=family,
+            ready=False,
+            ready_expected=scenario.ready,
+            findings=[str(error)],
+        )
     row = row_of(scenario, family, results)
     if not row.passed:
         # What a failure left behind must not spoil the next row.
@@ -86,7 +98,7 @@ def missing(settings: Settings, needs: Sequence[Need]) -> str | None:
 
 
 class Set(msgspec.Struct, kw_only=True):
-    """A stage with its tenants, and the service that runs there. `key` names what a scenario has to share to use it, too."""
+    """A stage with its tenants, and the service that runs there. Scenarios with the same key may use it."""
 
     key: object
     stack: ExitStack
@@ -163,8 +175,11 @@ class Sets:
     def _open(self, scenario: Scenario, key: object) -> Set:
         with ExitStack() as stack:
             disk = stack.enter_context(small_disk()) if scenario.small_disk else None
+            ending = stack.enter_context(ExitStack())
             stage = stack.enter_context(open_stage(self.settings, within=disk))
-            logs = stage.directory if scenario.log_on_disk or disk is None else stack.enter_context(_directory())
+            ending.callback(end_postgres, stage.settings.data_dir)
+            on_stage = scenario.log_on_disk or disk is None
+            logs = stage.directory if on_stage else stack.enter_context(_directory())
             members = asyncio.run(_provision(stage))
             made = Set(key=key, stack=stack.pop_all(), stage=stage, members=members, logs=logs, disk=disk)
         made.stack.callback(made.stop)

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 Layout = Literal["serve", "split", "workers"]
 """serve: one process. split: `serve --no-worker` and `worker`. workers: `serve --workers 2`."""
 Need = Literal["embedded", "mount", "schema"]
-"""embedded: PostgreSQL is ours to stop. mount: root may mount a tmpfs. schema: tenants have tables of their own."""
+"""embedded: the bench may stop PostgreSQL. mount: root mounts a tmpfs. schema: each tenant has its tables."""
 Measure = Literal["deliveries", "reads"]
-"""The latency that an attack must not raise: of acknowledgements, or of API reads of a tenant on the same lane."""
+"""The latency that an attack must not raise: acknowledgements, or API reads of a tenant on the same lane."""
 Output = Literal["file", "pipe"]
 
 Strike = Callable[["Scene"], AbstractAsyncContextManager[None]]

@@ -29,7 +29,7 @@ class Pipe(msgspec.Struct, kw_only=True):
 
 
 class AttackOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """What the attacking process does until it is killed. `dsn` and `path` stay empty where the attack needs none."""
+    """What the attacking process does until it is killed. `dsn`, `path` and `key` may be empty."""
 
     kind: str
     port: int

@@ -1,4 +1,7 @@
-"""`python -m billingwatch.lab.faults.shifted …`: run `billingwatch …` with a clock that is ahead by the seconds in a file."""
+"""`python -m billingwatch.lab.faults.shifted …`: run `billingwatch …` with its clock ahead.
+
+A file holds the seconds, and may change while the service runs.
+"""
 
 from __future__ import annotations
 

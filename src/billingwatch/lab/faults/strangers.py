@@ -1,4 +1,4 @@
-"""Attacks over HTTP: by strangers, by a stranger with a leaked webhook URL, and by a tenant with a valid API key."""
+"""Attacks over HTTP: by strangers, by holders of a webhook URL, and by a tenant with a valid API key."""
 
 from __future__ import annotations
 
@@ -33,7 +33,12 @@ async def flood_reads(scene: Scene) -> AsyncIterator[None]:
     """Let the first tenant, which has 39,000 events, filter them over 40 connections."""
     async with scene.stage.control() as control, tenant_scope(control, scene.members[0]) as tenant:
         await tenant.execute(sql["insert_history"], HISTORY, utc_now())
-    order = AttackOrder(kind="reads", port=scene.deployment.port, path="/events?type=nope", key=scene.members[0].api_key)
+    order = AttackOrder(
+        kind="reads",
+        port=scene.deployment.port,
+        path="/events?type=nope",
+        key=scene.members[0].api_key,
+    )
     async with scene.attacked(order):
         yield
 
@@ -83,7 +88,7 @@ SCENARIOS = (
     ),
     Scenario(
         name="api-flood",
-        summary="one tenant filters 39,000 events over 40 connections; measured: reads of a tenant on the same lane",
+        summary="one tenant filters 39,000 events over 40 connections; p50: reads of a tenant on its lane",
         ready="200",
         strike=flood_reads,
         measure="reads",

@@ -1,4 +1,4 @@
-"""A stream of signed events at a constant rate. What is not acknowledged is kept and sent again, as Stripe does."""
+"""A stream of signed events at a constant rate. Unacknowledged events are sent again, as Stripe does."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import struct
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import partial
 from random import Random
 from typing import Literal
 
@@ -77,7 +78,8 @@ class Stream:
     @property
     def attempts(self) -> list[Attempt]:
         """All deliveries that ended, in the order in which they were sent."""
-        return sorted((each for event in self.events for each in event.attempts), key=lambda each: each.sent_at)
+        made = (attempt for event in self.events for attempt in event.attempts)
+        return sorted(made, key=lambda attempt: attempt.sent_at)
 
     def start(self) -> None:
         self._emitter = asyncio.create_task(self._emit(), name="stream")
@@ -142,21 +144,23 @@ class Stream:
         event.attempts.append(Attempt(sent_at=sent_at, answered_at=time.monotonic(), status=status))
 
     async def _post(self, request: bytes) -> int:
-        connection: Connection | None = None
         try:
             async with asyncio.timeout(PATIENCE):
                 connection = self._fresh() or await self._open()
                 answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
                 self._waiting[connection] = answer
                 connection.send(request)
-                return await answer
+                try:
+                    return await answer
+                except asyncio.CancelledError:
+                    # Only a connection that still waits is ours: after an answer another delivery may use it.
+                    if self._waiting.pop(connection, None) is answer:
+                        connection.close()
+                    raise
         except TimeoutError:
             return UNANSWERED
         except OSError:
             return BROKEN
-        finally:
-            if connection is not None and self._waiting.pop(connection, None) is not None:
-                connection.close()
 
     async def _post_and_reset(self, request: bytes, cut: Cut) -> int:
         try:
@@ -169,7 +173,8 @@ class Stream:
             return BROKEN
         # With a linger time of 0 the kernel sends RST instead of FIN.
         with contextlib.suppress(OSError):
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            own = writer.get_extra_info("socket")
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.transport.abort()
         return CUT
 
@@ -182,8 +187,8 @@ class Stream:
         return None
 
     async def _open(self) -> Connection:
-        loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(lambda: Connection(self._answered, self._lost), HOST, self._port)
+        make = partial(Connection, self._answered, self._lost)
+        _, connection = await asyncio.get_running_loop().create_connection(make, HOST, self._port)
         return connection
 
     def _answered(self, connection: Connection, status: int) -> None:
