@@ -1,7 +1,7 @@
 """A clock that jumps ahead by two days and back.
 
-The service runs under `shifted`, which replaces the one function that reads the time. The sender keeps the right
-clock. libfaketime would need LD_PRELOAD and a package; the machine's clock is the sender's, too.
+The service runs under `shifted`, which replaces the one function that reads the time. The sender's clock stays
+right. libfaketime would need LD_PRELOAD and a package; the machine's clock is the sender's, too.
 """
 
 from __future__ import annotations

@@ -154,7 +154,8 @@ class Stream:
                     return await answer
                 except asyncio.CancelledError:
                     # Only a connection that still waits is ours: after an answer another delivery may use it.
-                    if self._waiting.pop(connection, None) is answer:
+                    if self._waiting.get(connection) is answer:
+                        del self._waiting[connection]
                         connection.close()
                     raise
         except TimeoutError:
