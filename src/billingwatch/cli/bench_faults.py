@@ -74,7 +74,7 @@ def faults(
 
 
 def _report(words: str) -> None:
-    talk.print(words, style="dim", markup=False)
+    talk.print(words, style="dim", markup=False, soft_wrap=True)
 
 
 def _list(*, as_json: bool) -> None:

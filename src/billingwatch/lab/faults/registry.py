@@ -8,14 +8,15 @@ from billingwatch.lab.faults import analysts, clock, disk, logs, network, postgr
 from billingwatch.lab.faults.scenario import Scenario
 
 FAMILIES: Mapping[str, tuple[Scenario, ...]] = {
-    "processes": processes.SCENARIOS,
+    # Neighbours that need the same service share it.
     "postgres": postgres.SCENARIOS,
-    "logs": logs.SCENARIOS,
-    "disk": disk.SCENARIOS,
     "network": network.SCENARIOS,
-    "clock": clock.SCENARIOS,
     "strangers": strangers.SCENARIOS,
     "analysts": analysts.SCENARIOS,
+    "processes": processes.SCENARIOS,
+    "clock": clock.SCENARIOS,
+    "logs": logs.SCENARIOS,
+    "disk": disk.SCENARIOS,
 }
 
 SCENARIOS: Mapping[str, Scenario] = {each.name: each for family in FAMILIES.values() for each in family}
