@@ -40,7 +40,7 @@ SCENARIOS = (
         strike=attack("notify"),
         measure="deliveries",
         seconds=10,
-        quick=3,
+        quick=2,
     ),
     Scenario(
         name="analyst-snapshot",

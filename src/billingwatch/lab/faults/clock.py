@@ -47,6 +47,5 @@ SCENARIOS = (
         shifted_clock=True,
         blind=True,
         seconds=5,
-        quick=2,
     ),
 )

@@ -31,7 +31,6 @@ SCENARIOS = (
         ready="200",
         strike=reset("body"),
         seconds=5,
-        quick=1,
     ),
     Scenario(
         name="reset-before-answer",

@@ -152,7 +152,6 @@ SCENARIOS = (
         ready="503 at most while sessions are ended, 200 within 20 s after",
         strike=disconnect,
         seconds=4,
-        quick=1,
     ),
     Scenario(
         name="tenant-locked",

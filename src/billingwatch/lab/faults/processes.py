@@ -56,7 +56,6 @@ SCENARIOS = (
         strike=kill_worker,
         layout="split",
         seconds=5,
-        quick=1,
     ),
     Scenario(
         name="worker-child-killed",

@@ -14,6 +14,7 @@ from billingwatch.lab.load import OK
 
 PROMPT = 5.0  # seconds; an acknowledgement that takes longer counts as a refusal here
 NOTICE = 5.0  # seconds of refusals after which ready has to be 503
+LANES_BACK = 1.0  # seconds from the first 200 until every lane has reconnected
 BACKLOG = 15.0  # seconds that an event may wait before ready has to be 503
 
 
@@ -55,7 +56,8 @@ def _silent(scenario: Scenario, span: Span, polls: Sequence[Poll]) -> Iterator[s
 
 def _lies_about_recording(span: Span, polls: Sequence[Poll], attempts: Sequence[Attempt]) -> Iterator[str]:
     good = [poll for poll in polls if poll.status == 200]
-    lies = [poll for first, last in refusals(attempts) for poll in good if first + NOTICE < poll.at < last]
+    runs = [(first + NOTICE, last - LANES_BACK) for first, last in refusals(attempts)]
+    lies = [poll for began, ended in runs for poll in good if began < poll.at < ended]
     if lies:
         first = lies[0].at - span.began
         yield f"ready was 200 while every event was refused, {len(lies)} times, first at {first:+.1f} s"

@@ -21,9 +21,9 @@ from billingwatch.lab.load import OK
 from billingwatch.lab.server import ServerFailed
 
 START_WAIT = 60.0  # seconds until the service is ready for the first time
-BEFORE = 0.7  # seconds of stream before the fault
+BEFORE = 0.5  # seconds of stream before the fault
 BEFORE_ATTACK = 4.0  # seconds; the p50 before an attack is taken from these
-AFTER = 1.0  # seconds of stream after the fault
+AFTER = 0.5  # seconds of stream after the fault
 REDELIVER_WAIT = 40.0  # seconds
 PROCESS_WAIT = 40.0  # seconds until everything that was acknowledged is processed
 

@@ -51,7 +51,7 @@ SCENARIOS = (
         strike=attack("endless-header"),
         measure="deliveries",
         seconds=10,
-        quick=3,
+        quick=2,
     ),
     Scenario(
         name="slow-bodies",
@@ -76,7 +76,7 @@ SCENARIOS = (
         strike=attack("unsigned"),
         measure="deliveries",
         seconds=10,
-        quick=3,
+        quick=2,
     ),
     Scenario(
         name="bad-key-flood",

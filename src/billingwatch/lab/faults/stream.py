@@ -92,7 +92,7 @@ class Stream:
         await asyncio.gather(*self._posts)
 
     async def redeliver(self, within: float) -> None:
-        """Send every event that is not acknowledged, again and again, until all are or time is up."""
+        """Send each event that is not acknowledged, and repeat that until all are or time is up."""
         deadline = time.monotonic() + within
         free = asyncio.Semaphore(RETRIES_AT_ONCE)
 
