@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from billingwatch.detection.store import Anomaly, AnomalyFilter, list_anomalies
-from billingwatch.ingest.recorder import record_events
+from billingwatch.ingest.record import record_events
 from billingwatch.replay import Replay
 from billingwatch.simulate.incidents.registry import INCIDENTS
 from billingwatch.simulate.profiles import PROFILES
