@@ -17,8 +17,8 @@ import pytest
 
 # Each group fits the time-out of one test.
 GROUPS = (
-    ("service-killed", "sessions-ended", "reset-in-body", "reset-before-answer"),
-    ("backend-killed", "postmaster-killed", "tenant-locked"),
+    ("backend-killed", "postmaster-killed", "tenant-locked", "reset-before-answer"),
+    ("service-killed", "worker-child-killed", "log-pipe-closed"),
 )
 
 

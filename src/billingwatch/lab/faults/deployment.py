@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ RESTART_WAIT = 15.0  # seconds; a supervisor such as systemd keeps trying for lo
 RESTART_PAUSE = 0.5  # seconds
 POLL = 0.05  # seconds
 LINES_SHOWN = 8
+FILES = 1024  # descriptors: the usual soft limit of a service, whatever this shell's is
 
 _ARGUMENTS: Mapping[Layout, tuple[str, ...]] = {
     "serve": (),
@@ -125,6 +127,8 @@ class Deployment:
                 start_new_session=True,
             )
         self._leaders.append(leader)
+        _, hard = resource.prlimit(leader.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(leader.pid, resource.RLIMIT_NOFILE, (min(FILES, hard), hard))
         return leader
 
     def _written(self) -> bytes:

@@ -32,14 +32,16 @@ class Rows(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def await_processed(stage: Stage, event_ids: Sequence[str], within: float) -> bool:
-    """Wait until none of the events is pending; False when some still are when time is up."""
+    """Wait until no event is pending and no detector postponed; False when time is up before."""
     deadline = time.monotonic() + within
     async with stage.control() as control:
-        while await control.fetch(sql["pending"], event_ids):
-            if time.monotonic() > deadline:
-                return False
+        while time.monotonic() < deadline:
+            await control.execute(sql["rejudge_now"])
+            pending = await control.fetch(sql["pending"], event_ids)
+            if not pending and not await control.fetchval(sql["postponed"]):
+                return True
             await asyncio.sleep(PENDING_EVERY)
-    return True
+    return False
 
 
 async def read_rows(stage: Stage, members: Sequence[Member], event_ids: Sequence[str]) -> Rows:

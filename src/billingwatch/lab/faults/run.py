@@ -25,6 +25,7 @@ from billingwatch.lab.faults.scene import Pipe, Scene
 from billingwatch.lab.faults.shifted import OFFSET_FILE
 from billingwatch.lab.faults.stream import Stream
 from billingwatch.lab.fleet import Member, provision_fleet
+from billingwatch.lab.machine import PROC
 from billingwatch.lab.server import ServerFailed
 from billingwatch.lab.stage import Stage, open_stage
 from billingwatch.settings import Settings
@@ -90,6 +91,8 @@ def _run(sets: Sets, scenario: Scenario, options: FaultOptions, report: Report) 
 
 def missing(settings: Settings, needs: Sequence[Need]) -> str | None:
     """Return why a scenario cannot run here, or None."""
+    if not PROC.is_dir():
+        return "it finds and limits processes by /proc, which is Linux's"
     if "embedded" in needs and settings.database_url is not None:
         return "it stops PostgreSQL, and BILLINGWATCH_DATABASE_URL names a server that is not ours"
     if "schema" in needs and settings.isolation != "schema":
@@ -191,7 +194,12 @@ class Sets:
         if current.deployment is not None and fits and current.deployment.running:
             return current.deployment
         current.stop()
-        environ = {**current.stage.environ, "BILLINGWATCH_RATE_LIMIT": SERVICE_RATE_LIMIT, **scenario.environ}
+        environ = {
+            **current.stage.environ,
+            "BILLINGWATCH_RATE_LIMIT": SERVICE_RATE_LIMIT,
+            "TMPDIR": str(current.logs),  # a killed process leaves its temporary files there
+            **scenario.environ,
+        }
         if scenario.shifted_clock:
             clock = current.logs / "clock"
             clock.write_text("0", encoding="ascii")
