@@ -41,6 +41,11 @@ def environ(room: Path) -> dict[str, str]:
     return {**os.environ, "TMPDIR": str(room)}
 
 
+def bench(room: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[bytes]:
+    given = environ(room) | more
+    return subprocess.run(command(*arguments), env=given, capture_output=True, timeout=115, check=False)
+
+
 def processes_in(room: Path) -> list[str]:
     """Return the commands of processes that name `room` in their arguments or environment."""
     found = []
@@ -57,7 +62,7 @@ def processes_in(room: Path) -> list[str]:
 @pytest.mark.parametrize("names", GROUPS, ids=lambda names: names[0])
 def test_no_event_is_lost_or_doubled_and_ready_is_right(room: Path, names: tuple[str, ...]):
     chosen = [part for name in names for part in ("--only", name)]
-    done = subprocess.run(command("--quick", "--json", *chosen), env=environ(room), capture_output=True, timeout=115, check=False)
+    done = bench(room, "--quick", "--json", *chosen)
 
     rows = {row["name"]: row for row in msgspec.json.decode(done.stdout)["rows"]}
     assert rows.keys() == set(names)
@@ -71,23 +76,24 @@ def test_no_event_is_lost_or_doubled_and_ready_is_right(room: Path, names: tuple
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_bench_leaves_no_process_or_directory(room: Path, number: signal.Signals):
     arguments = command("--only", "service-killed", "--seconds", "60")
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child of a background shell ignores SIGINT
-    with subprocess.Popen(arguments, env=environ(room), stderr=subprocess.PIPE) as bench:
+    # A child of a background shell ignores SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(arguments, env=environ(room), stderr=subprocess.PIPE) as running:
         signal.signal(signal.SIGINT, before)
-        assert b"service-killed" in bench.stderr.readline()
+        assert b"service-killed" in running.stderr.readline()
         while not any("billingwatch serve" in words for words in processes_in(room)):
-            assert bench.poll() is None
+            assert running.poll() is None
             time.sleep(0.1)
 
-        bench.send_signal(number)
+        running.send_signal(number)
 
-        bench.communicate(timeout=60)
-    assert bench.returncode != 0
+        running.communicate(timeout=60)
+    assert running.returncode != 0
     assert processes_in(room) == []
 
 
 def test_list_names_every_fault_and_runs_none(room: Path):
-    done = subprocess.run(command("--list", "--json"), env=environ(room), capture_output=True, timeout=60, check=True)
+    done = bench(room, "--list", "--json")
 
     listed = msgspec.json.decode(done.stdout)
     assert len(listed) > 20
@@ -95,8 +101,7 @@ def test_list_names_every_fault_and_runs_none(room: Path):
 
 
 def test_row_that_cannot_run_is_skipped_with_its_reason(room: Path, server):
-    given = environ(room) | {"BILLINGWATCH_DATABASE_URL": server.dsn}
-    done = subprocess.run(command("--only", "postmaster-killed", "--json"), env=given, capture_output=True, timeout=60, check=True)
+    done = bench(room, "--only", "postmaster-killed", "--json", BILLINGWATCH_DATABASE_URL=server.dsn)
 
     [row] = msgspec.json.decode(done.stdout)["rows"]
     assert row["rounds"] == 0

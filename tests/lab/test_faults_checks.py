@@ -1,4 +1,4 @@
-"""The checks of `bench faults`, fed with doctored results: each fault that they have to notice is made by hand."""
+"""The checks of `bench faults`, fed with doctored results."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from billingwatch.lab.faults.readiness import Span, readiness_findings
 from billingwatch.lab.faults.registry import SCENARIOS
 from billingwatch.lab.faults.round import spared_findings
 from billingwatch.lab.faults.row import Pace, RoundResult, row_of
+from billingwatch.lab.faults.scenario import Scenario
 from billingwatch.lab.faults.stream import BROKEN, CUT, Attempt, StreamEvent, twin_of
 from billingwatch.lab.fleet import Member
 from billingwatch.simulate.payloads import charge_event_payloads
 
-MEMBERS = [Member(tenant_id=number, schema_name=f"tenant_{number}", target=Target(token="", secret="")) for number in (1, 2)]
+TARGET = Target(token="", secret="")
+MEMBERS = [Member(tenant_id=number, schema_name=f"tenant_{number}", target=TARGET) for number in (1, 2)]
 SPAN = Span(began=10.0, ended=20.0, closed=40.0)
 KILLED, STOPPED = SCENARIOS["service-killed"], SCENARIOS["postgres-stopped"]
 
@@ -117,19 +119,29 @@ def polls(*ranges: tuple[float, float, int], seconds: float = 0.01) -> list[Poll
     """A poll each 0.2 s in each range, answered with its status."""
     made = []
     for began, ended, status in ranges:
-        made += [Poll(at=began + n * 0.2, seconds=seconds, status=status) for n in range(int((ended - began) * 5))]
+        count = int((ended - began) * 5)
+        made += [Poll(at=began + n * 0.2, seconds=seconds, status=status) for n in range(count)]
     return made
 
 
 def flow(*ranges: tuple[float, float, int]) -> list[Attempt]:
-    return [attempt(began + n * 0.1, status) for began, ended, status in ranges for n in range(int((ended - began) * 10))]
+    made = []
+    for began, ended, status in ranges:
+        made += [attempt(began + n * 0.1, status) for n in range(int((ended - began) * 10))]
+    return made
 
 
 HONEST = polls((8, 12, 200), (12, 21, 503), (21, 40, 200))
 REFUSED_WHILE_STOPPED = flow((8, 10, 200), (10, 20, 503), (20, 40, 200))
 
 
-def findings(given: list[Poll], *, sent: list[Attempt] | None = None, ages: list[Age] | None = None, scenario=STOPPED):
+def findings(
+    given: list[Poll],
+    *,
+    sent: list[Attempt] | None = None,
+    ages: list[Age] | None = None,
+    scenario: Scenario = STOPPED,
+) -> list[str]:
     attempts = REFUSED_WHILE_STOPPED if sent is None else sent
     return readiness_findings(scenario, SPAN, polls=given, attempts=attempts, ages=ages or [])
 
@@ -139,7 +151,9 @@ def test_ready_that_is_503_during_refusals_is_right():
 
 
 def test_ready_200_during_refusals_is_a_finding():
-    assert findings(polls((8, 40, 200))) == ["ready was 200 while every event was refused, 19 times, first at +5.2 s"]
+    [found] = findings(polls((8, 40, 200)))
+
+    assert found == "ready was 200 while every event was refused, 19 times, first at +5.2 s"
 
 
 def test_ready_200_while_one_tenant_is_refused_is_right():
@@ -176,7 +190,9 @@ def test_refused_ready_is_right_only_while_the_process_is_away():
 
 
 def test_ready_that_stays_503_after_the_fault_is_a_finding():
-    assert findings(polls((8, 12, 200), (12, 60, 503))) == ["ready was not 200 within 20 s after the fault; 20 s passed"]
+    [found] = findings(polls((8, 12, 200), (12, 60, 503)))
+
+    assert found == "ready was not 200 within 20 s after the fault; 20 s passed"
 
 
 def test_ready_that_turns_503_at_the_end_is_a_finding():
@@ -225,7 +241,7 @@ def test_twin_keeps_customer_and_amount_and_changes_ids():
     made = msgspec.json.decode(twin)
     was, now = old["data"]["object"], made["data"]["object"]
     assert made["id"] == event_id == new["id"]
-    assert (now["customer"], now["amount"], now["created"]) == (was["customer"], was["amount"], was["created"])
+    assert all(now[name] == was[name] for name in ("customer", "amount", "created"))
     assert now["id"] != was["id"]
     assert now["payment_intent"] != was["payment_intent"]
 

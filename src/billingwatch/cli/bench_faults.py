@@ -12,7 +12,8 @@ from billingwatch.cli.output import as_json, data, print_json, print_table, talk
 from billingwatch.cli.signals import stop_on_sigterm
 from billingwatch.lab.faults.registry import FAMILIES, SCENARIOS
 from billingwatch.lab.faults.row import ANSWERED_AIM, P50_AIM, Row
-from billingwatch.lab.faults.run import FaultOptions, run_faults
+from billingwatch.lab.faults.run import run_faults
+from billingwatch.lab.faults.sites import FaultOptions
 from billingwatch.logs import configure_logs
 from billingwatch.settings import load_settings
 

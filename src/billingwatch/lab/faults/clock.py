@@ -1,6 +1,6 @@
 """A clock that jumps ahead by two days and back.
 
-The service runs under `shifted`, which replaces the one function that reads the time. The sender's clock stays
+The service runs under `shifted`, which replaces the one function that reads the time. The sender's clock is
 right. libfaketime would need LD_PRELOAD and a package; the machine's clock is the sender's, too.
 """
 

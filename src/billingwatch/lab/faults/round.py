@@ -23,6 +23,7 @@ from billingwatch.lab.server import ServerFailed
 START_WAIT = 60.0  # seconds until the service is ready for the first time
 BEFORE = 0.5  # seconds of stream before the fault
 BEFORE_ATTACK = 4.0  # seconds; the p50 before an attack is taken from these
+BEFORE_QUICK_ATTACK = 1.5  # seconds
 AFTER = 0.5  # seconds of stream after the fault
 REDELIVER_WAIT = 40.0  # seconds
 PROCESS_WAIT = 40.0  # seconds until everything that was acknowledged is processed
@@ -43,7 +44,7 @@ async def run_round(scenario: Scenario, scene: Scene, *, quick: bool) -> RoundRe
             raise ServerFailed(reason=f"it is not ready before the fault\n{scene.deployment.last_lines()}")
         probe.polls.clear()
         stream.start()
-        await asyncio.sleep(BEFORE if scenario.measure is None or quick else BEFORE_ATTACK)
+        await asyncio.sleep(_before(scenario, quick=quick))
         began = time.monotonic()
         async with scenario.strike(scene):
             struck = time.monotonic()
@@ -68,6 +69,12 @@ async def run_round(scenario: Scenario, scene: Scene, *, quick: bool) -> RoundRe
         notes=[*scene.notes, *(spared_findings(stream.events, struck, ending) if scenario.spares else [])],
         pace=pace_of(scenario, stream, probe.reads, (began, struck, ending)),
     )
+
+
+def _before(scenario: Scenario, *, quick: bool) -> float:
+    if scenario.measure is None:
+        return BEFORE
+    return BEFORE_QUICK_ATTACK if quick else BEFORE_ATTACK
 
 
 def neighbour(members: Sequence[Member]) -> Member:
