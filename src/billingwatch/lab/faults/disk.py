@@ -64,7 +64,7 @@ async def fill_disk(scene: Scene) -> AsyncIterator[None]:
     async def fill() -> None:
         with filler.open("ab", buffering=0) as file:
             while True:
-                take(file.fileno())
+                await asyncio.to_thread(take, file.fileno())  # the first time 400 MB
                 await asyncio.sleep(FILL_EVERY)
 
     task = asyncio.create_task(fill())
