@@ -31,7 +31,7 @@ MALFORMED = "the server's login message is malformed"
 
 
 class UnsafeLogin(asyncpg.InterfaceError):
-    """The server did not ask for SCRAM, or did not prove that it knows the password."""
+    """The server did not request SCRAM, or did not prove that it knows the password."""
 
 
 class ScramOnlyProtocol(protocol.Protocol):

@@ -23,7 +23,7 @@ JOIN pg_roles AS r ON r.rolname = a.role_name;
 SELECT format('GRANT %I TO CURRENT_USER', $1::text);
 
 -- password_differs --
--- Superusers alone may ask.
+-- Only a superuser can read pg_authid.
 SELECT rolpassword IS DISTINCT FROM $2 FROM pg_authid WHERE rolname = $1;
 
 -- end_overdue_sessions --
