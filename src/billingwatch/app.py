@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 from litestar import Litestar, Router
 from litestar.di import Provide
 from litestar.types import LifeSpanReceive, LifeSpanScope, LifeSpanSend, Receive, Scope, Send
 
-from billingwatch.api.access import provide_access
+from billingwatch.api.access import provide_access, require_access
 from billingwatch.api.anomalies import acknowledge_anomaly, list_anomalies_page, mark_false_positive, resolve_anomaly, show_anomaly
 from billingwatch.api.detectors import backtest_detector, list_detectors, set_detector, show_detector, show_stats
 from billingwatch.api.events import list_events_page, show_event
@@ -19,35 +21,59 @@ from billingwatch.api.mutes import create_mute, delete_mute, list_all_mutes
 from billingwatch.api.openapi import assets_router, openapi_config
 from billingwatch.api.problems import EXCEPTION_HANDLERS
 from billingwatch.api.webhook import PATH, receive_delivery, webhook
+from billingwatch.ingest.body_budget import SMALL_BODY
+from billingwatch.ingest.rate_limit import Buckets, SharedBuckets
 from billingwatch.logs import configure_logs
 from billingwatch.postgres.database import open_database
 from billingwatch.release import release
+from billingwatch.server.connections import STATE_KEY, Connections
+from billingwatch.server.limits import Limits, connections_within, raise_files_limit
 from billingwatch.service import Service
 from billingwatch.settings import Settings, load_settings
+from billingwatch.supervision import SupervisedTask
+
+RUN_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # environment: a directory that the server processes of one run share
 
 
 class App(Litestar):
     """Litestar with a short cut: routing and wrapping a delivery, which the webhook does without, cost a fifth of a delivery's time here."""
 
+    connections: Connections
+
     async def __call__(self, scope: Scope | LifeSpanScope, receive: Receive | LifeSpanReceive, send: Send | LifeSpanSend) -> None:
-        if scope["type"] != "lifespan" and scope["path"].startswith(f"{PATH}/"):
+        if scope["type"] == "lifespan":
+            # The server hands this state to each connection.
+            cast(dict[str, Any], scope).setdefault("state", {})[STATE_KEY] = self.connections
+        elif scope["path"].startswith(f"{PATH}/"):
             scope["litestar_app"] = self
             await receive_delivery(scope, cast(Receive, receive), cast(Send, send))
             return
         await super().__call__(scope, receive, send)
 
 
-def create_app(settings: Settings, dsn: str, *, processing: bool = True, make_service: Callable[..., Service] = Service) -> Litestar:
+def create_app(
+    settings: Settings,
+    dsn: str,
+    *,
+    processing: bool = True,
+    make_service: Callable[..., Service] = Service,
+    buckets: Buckets | None = None,
+    limits: Limits | None = None,
+) -> Litestar:
     """The application over a database that is there; its Service lives as long as the server."""
+    connections = Connections(limits or _limits(settings))
+    sweep = SupervisedTask("connections", connections.run)
 
     @asynccontextmanager
     async def serve(app: Litestar) -> AsyncIterator[None]:
-        service = make_service(settings, dsn, processing=processing)
+        service = make_service(settings, dsn, processing=processing, buckets=buckets)
         await service.start()
+        sweep.start()
         app.state.service = service
         try:
             yield
         finally:
+            await sweep.stop()
             await service.close()
 
     tenant_routes = Router(
@@ -70,18 +96,29 @@ def create_app(settings: Settings, dsn: str, *, processing: bool = True, make_se
             show_event,
         ],
         dependencies={"access": Provide(provide_access)},
+        guards=[require_access],
     )
-    return App(
+    app = App(
         route_handlers=[webhook, live, ready, metrics, tenant_routes, assets_router()],
         lifespan=[serve],
         exception_handlers=EXCEPTION_HANDLERS,
         openapi_config=openapi_config(release()),
         logging_config=None,
+        request_max_body_size=SMALL_BODY,
     )
+    app.connections = connections
+    return app
+
+
+def _limits(settings: Settings) -> Limits:
+    lanes = settings.ingest_lanes + settings.work_lanes + settings.read_lanes
+    return Limits(connections=connections_within(settings.connections_limit, raise_files_limit(), database_connections=2 * lanes))
 
 
 def create_app_of_worker() -> Litestar:
     """The application of one of several server processes: settings from the environment, processing elsewhere."""
     settings = load_settings()
     configure_logs(log_format=settings.log_format, log_level=settings.log_level)
-    return create_app(settings, open_database(settings).dsn, processing=False)
+    shared = os.environ.get(RUN_DIRECTORY)
+    buckets = SharedBuckets(Path(shared) / "rate_limits") if shared else None
+    return create_app(settings, open_database(settings).dsn, processing=False, buckets=buckets)

@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from litestar import Request
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
 
 from billingwatch.errors import Unauthenticated
 from billingwatch.postgres.connections import ControlConnection, TenantConnection
@@ -54,7 +56,18 @@ class TenantAccess:
         self._service.registry.forget(self.tenant.tenant_id)
 
 
+async def require_access(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """Check the API key as a guard, because Litestar reads the body only after its guards."""
+    connection.scope["access"] = await _access(connection)  # type: ignore[typeddict-unknown-key]
+
+
 async def provide_access(request: Request[Any, Any, Any]) -> TenantAccess:
+    """Return what the guard found."""
+    access: TenantAccess = request.scope["access"]  # type: ignore[typeddict-item]
+    return access
+
+
+async def _access(request: ASGIConnection[Any, Any, Any, Any]) -> TenantAccess:
     """The tenant of `Authorization: Bearer <api key>`; Unauthenticated."""
     service: Service = request.app.state.service
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
