@@ -148,9 +148,9 @@ class HttpConnection(HttpToolsProtocol):
     def room(self) -> memoryview:
         """Return where the next read goes: no more than what the headers may still take."""
         left = self._limits.header_bytes - self._overhead
-        if self._state is _State.BODY or left >= READ_SIZE:
+        if left >= READ_SIZE or self._state in {_State.BODY, _State.ENDED}:
             return self._buffer
-        return self._buffer[: max(left, 1)]
+        return self._buffer[:left]  # at least one byte: at zero the request was refused
 
     def received(self, size: int) -> None:
         """Parse `size` bytes of the shared buffer."""
