@@ -102,17 +102,18 @@ async def test_large_bodies_above_the_bound_get_503_and_small_ones_pass(url: str
 async def test_unsigned_flood_takes_nothing_from_the_tenants_rate(settings: Settings, acme: Acme) -> None:
     token = acme[1].webhook_token
     with running(msgspec.structs.replace(settings, rate_limit=1, rate_burst_seconds=20)) as url:
-        async with httpx.AsyncClient(base_url=url) as http:
-            forged = [await http.post(f"/webhook/{token}", content=b"{}") for _ in range(300)]
+        async with httpx.AsyncClient(base_url=url, timeout=30) as http:
+            forged = await asyncio.gather(*(http.post(f"/webhook/{token}", content=b"{}") for _ in range(300)))
             signed = [await post(http, token, event(f"evt_{number}")) for number in range(20)]
-            limited = await post(http, token, event("evt_limited"))
+            later = await asyncio.gather(*(post(http, token, event(f"evt_later_{number}")) for number in range(60)))
 
     assert {answer.status_code for answer in signed} == {200}
-    assert limited.status_code == 429
-    assert [answer.status_code for answer in forged[:100]] == [400] * 100
-    assert forged[-1].status_code == 429
-    assert forged[-1].headers["connection"] == "close"
-    assert int(forged[-1].headers["retry-after"]) > 0
+    assert 429 in {answer.status_code for answer in later}  # the rate holds for signed events
+    refused = [answer for answer in forged if answer.status_code == 429]
+    assert {answer.status_code for answer in forged} == {400, 429}
+    assert len(refused) <= 200  # a burst of 100 gets 400
+    assert {answer.headers["connection"] for answer in refused} == {"close"}
+    assert all(int(answer.headers["retry-after"]) > 0 for answer in refused)
 
 
 @pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer bw_wrong"}])

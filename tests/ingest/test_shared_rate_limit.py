@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from billingwatch.errors import RateLimited, SignaturesLimited
 from billingwatch.ingest.rate_limit import (
     FORGED_BURST_SECONDS,
+    FORGED_DELAYED,
     FORGED_PER_SECOND,
     SHARED_TENANTS,
     ProcessBuckets,
@@ -149,3 +151,20 @@ def test_forged_deliveries_above_their_rate_are_limited_and_later_not():
     limit.admit(OTHER)
     clock.now += refused.value.facts["retry_after"]
     limit.admit(ACME)
+
+
+async def test_answers_to_forged_deliveries_are_held_back_up_to_a_bound(monkeypatch):
+    monkeypatch.setattr("billingwatch.ingest.rate_limit.FORGED_DELAY", 3600)
+    limit = SignatureLimit()
+    held = [asyncio.create_task(limit.hold_back()) for _ in range(FORGED_DELAYED)]
+    await asyncio.sleep(0)
+
+    async with asyncio.timeout(20):
+        await limit.hold_back()
+    waiting = [not task.done() for task in held]
+    for task in held:
+        task.cancel()
+    await asyncio.gather(*held, return_exceptions=True)
+
+    assert waiting == [True] * FORGED_DELAYED
+    assert limit._delayed == 0

@@ -6,6 +6,7 @@ Each further `serve`, on this host or another, admits the whole rate once more.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import mmap
 import os
@@ -21,6 +22,8 @@ SHARED_TENANTS = 1_048_576  # tenant ids below this one share their buckets betw
 BUCKETS_LIMIT = 50_000  # buckets in a process's own memory before those that are full again are dropped
 FORGED_PER_SECOND = 10  # deliveries with an invalid signature that get 400, per tenant and process; more get 429
 FORGED_BURST_SECONDS = 10
+FORGED_DELAY = 1.0  # seconds that a 429 to a forged delivery is held back, so that a flood over few connections is slow
+FORGED_DELAYED = 100  # answers held back at once in a process; more are sent at once, because each occupies a connection
 
 _SLOT = 8  # bytes of a double
 
@@ -109,6 +112,17 @@ class SignatureLimit:
     def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._buckets = ProcessBuckets()
+        self._delayed = 0
+
+    async def hold_back(self) -> None:
+        """Wait before the answer to a delivery that `admit` refused."""
+        if self._delayed >= FORGED_DELAYED:
+            return
+        self._delayed += 1
+        try:
+            await asyncio.sleep(FORGED_DELAY)
+        finally:
+            self._delayed -= 1
 
     def admit(self, tenant: Tenant) -> None:
         """Count one delivery; raise SignaturesLimited, with `retry_after` in whole seconds, when there were too many."""

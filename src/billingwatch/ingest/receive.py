@@ -10,6 +10,7 @@ from billingwatch.errors import (
     EventMalformed,
     Overloaded,
     SignatureInvalid,
+    SignaturesLimited,
     TenantBeingRemoved,
     WebhookTokenUnknown,
 )
@@ -57,7 +58,7 @@ class Receiver:
         """
         received_at = self._clock()
         payload = _text(body)
-        signed_at = self._verify(tenant, payload, signature, received_at)
+        signed_at = await self._verify(tenant, payload, signature, received_at)
         self._rate_limit.admit(tenant)
         envelope = read_envelope(body)
         disposition = envelope.disposition(tenant.mode)
@@ -75,12 +76,16 @@ class Receiver:
             self.activity.ignored(tenant)
         return recorded
 
-    def _verify(self, tenant: Tenant, payload: str, signature: str | None, received_at: datetime) -> datetime:
+    async def _verify(self, tenant: Tenant, payload: str, signature: str | None, received_at: datetime) -> datetime:
         # Every delivery is verified, so that a flood of forged ones takes nothing from Stripe's.
         try:
             return verify(payload, signature, tenant.secrets, as_of=received_at)
         except SignatureInvalid:
-            self._signature_limit.admit(tenant)
+            try:
+                self._signature_limit.admit(tenant)
+            except SignaturesLimited:
+                await self._signature_limit.hold_back()
+                raise
             raise
 
 

@@ -23,7 +23,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     body_seconds: float = 60.0  # from the end of the headers to the end of the body
     idle_seconds: float = 5.0  # between an answer and the next request
     linger_seconds: float = 5.0  # for a refused sender to read its answer
-    linger_bytes: int = 16 * 1024 * 1024  # of a refused request that are read and dropped, so that the sender gets the answer
+    linger_bytes: int = 16 * 1024 * 1024  # of an answered request that are read and dropped, so that the sender gets the answer
+    refused_bytes: int = 256 * 1024  # the same for a request that was refused before its handler ended
     sweep_seconds: float = 1.0  # between two checks of all deadlines
 
 

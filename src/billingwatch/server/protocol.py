@@ -294,6 +294,7 @@ class HttpConnection(HttpToolsProtocol):
         """Answer with `answer` if nothing was answered yet, and close."""
         self._connections.closed(reason, self._client)
         if self._detach_request():
+            self._dropped = max(0, self._limits.linger_bytes - self._limits.refused_bytes)
             self.transport.write(answer)
             self._linger()
         else:
