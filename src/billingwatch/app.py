@@ -32,7 +32,7 @@ from billingwatch.service import Service
 from billingwatch.settings import Settings, load_settings
 from billingwatch.supervision import SupervisedTask
 
-RUN_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # environment: a directory that the server processes of one run share
+RUN_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # environment: directory of all server processes of a run
 
 
 class App(Litestar):

@@ -1,4 +1,4 @@
-"""Log lines that a stranger can cause: one line per cause and minute, with the number of lines left out before it."""
+"""Log lines that a stranger can cause: one per cause and minute, with the number of lines left out before it."""
 
 from __future__ import annotations
 

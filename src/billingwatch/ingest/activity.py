@@ -1,4 +1,4 @@
-"""Traces of deliveries that led to nothing: refused ones, and events of the other mode. Counted in memory, written every few seconds."""
+"""Traces of refused deliveries and of events of the other mode: counted in memory, written every few seconds."""
 
 from __future__ import annotations
 
@@ -64,7 +64,10 @@ class _Counts:
 
 
 class Activity:
-    """Counts per tenant, and the task that adds them to `control.ingest_activity`. While the database is away they are kept."""
+    """Counts per tenant, and the task that adds them to `control.ingest_activity`.
+
+    While the database is away the counts are kept.
+    """
 
     def __init__(self, lane: Lane, clock: Callable[[], datetime], *, flush_seconds: float = FLUSH_SECONDS) -> None:
         self._lane = lane
@@ -84,7 +87,7 @@ class Activity:
         await self._task.finish()
 
     def refused(self, tenant: Tenant | None, error: errors.BillingWatchError) -> None:
-        """Count and log a refused delivery; without a tenant its URL is unknown, or could not be looked up."""
+        """Count and log a refused delivery. Without a tenant it is only logged."""
         reason = next((reason for kind, reason in _REASONS if isinstance(error, kind)), type(error).__name__)
         if tenant is None:
             self._log.warning("ingest.delivery_refused", cause=reason, reason=reason, detail=str(error))
@@ -103,7 +106,10 @@ class Activity:
             counts.last_ignored_at = self._clock()
 
     async def flush(self) -> None:
-        """Add the counts to the tenants' rows. If that fails they are kept. Raises DatabaseUnavailable, asyncpg.PostgresError."""
+        """Add the counts to the tenants' rows. They are kept if that fails.
+
+        Raises DatabaseUnavailable, asyncpg.PostgresError.
+        """
         if not self._counts:
             return
         written, self._counts = self._counts, {}

@@ -3,7 +3,8 @@
 SELECT set_config('lock_timeout', $1, true);
 
 -- add_activity --
--- In the order of tenants, so that two processes that write the same tenants cannot deadlock. Removed tenants are left out.
+-- In the order of tenants, so that two processes that write the same tenants cannot deadlock.
+-- Removed tenants are left out.
 INSERT INTO control.ingest_activity AS known (tenant_id, refused, last_refused_at, last_refusal, ignored, last_ignored_at)
 SELECT added.tenant_id, added.refused, added.last_refused_at, added.last_refusal, added.ignored, added.last_ignored_at
 FROM unnest($1::integer[], $2::bigint[], $3::timestamptz[], $4::text[], $5::bigint[], $6::timestamptz[])

@@ -1,4 +1,4 @@
-"""Bytes of large bodies in flight: bounded for the process and for each tenant. Small bodies are not counted."""
+"""Bytes of large bodies in flight, bounded for the process and for each tenant. Small bodies are not counted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class BodyBudget:
         self._tenants: dict[int, int] = {}
 
     def take(self, tenant_id: int, size: int) -> None:
-        """Count a body of `size` bytes; raise BodiesFull when the tenant or the process has no room for it."""
+        """Count a body of `size` bytes. Raises BodiesFull when the tenant or the process has no room for it."""
         of_tenant = self._tenants.get(tenant_id, 0) + size
         if of_tenant > self._tenant_limit or self._total + size > self._process_limit:
             raise BodiesFull

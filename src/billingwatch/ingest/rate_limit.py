@@ -1,6 +1,6 @@
 """Rate limits of a tenant: a sustained rate, with bursts up to what the rate admits over a span of seconds.
 
-The rate of signed events holds for all server processes of one `serve` on one host, because they share their buckets.
+The rate of signed events holds for all server processes of one `serve`, because they share their buckets.
 Each further `serve`, on this host or another, admits the whole rate once more.
 """
 
@@ -20,16 +20,16 @@ from billingwatch.tenancy.tenants import Tenant
 
 SHARED_TENANTS = 1_048_576  # tenant ids below this one share their buckets between processes: 8 MiB, sparse
 BUCKETS_LIMIT = 50_000  # buckets in a process's own memory before those that are full again are dropped
-FORGED_PER_SECOND = 10  # deliveries with an invalid signature that get 400, per tenant and process; more get 429
+FORGED_PER_SECOND = 10  # deliveries with an invalid signature, per tenant and process; more get 429
 FORGED_BURST_SECONDS = 10
-FORGED_DELAY = 1.0  # seconds that a 429 to a forged delivery is held back, so that a flood over few connections is slow
-FORGED_DELAYED = 100  # answers held back at once in a process; more are sent at once, because each occupies a connection
+FORGED_DELAY = 1.0  # seconds that a 429 to a forged delivery waits, so that a flood over few connections is slow
+FORGED_DELAYED = 100  # answers that wait in a process; more are not delayed, because each occupies a connection
 
 _SLOT = 8  # bytes of a double
 
 
 class Buckets(Protocol):
-    """For each tenant the moment at which its bucket will be full again, by the monotonic clock; 0 for a new tenant."""
+    """For each tenant the monotonic time at which its bucket will be full again; 0 for a new tenant."""
 
     def read(self, tenant_id: int) -> float: ...
 
@@ -37,7 +37,7 @@ class Buckets(Protocol):
 
 
 class ProcessBuckets:
-    """Buckets of one process. A bucket that is full again is as good as none, so that full ones are dropped when there are many."""
+    """Buckets of one process. Full buckets are dropped when there are many, because a new bucket is full too."""
 
     def __init__(self, *, limit: int = BUCKETS_LIMIT) -> None:
         self._limit = limit
@@ -58,9 +58,9 @@ class ProcessBuckets:
 
 
 class SharedBuckets:
-    """Buckets in a file that the server processes of one run map into memory; CLOCK_MONOTONIC is the same for all of them.
+    """Buckets in a file that the server processes of one run map into memory. Their monotonic clock is the same.
 
-    There is no lock. If two processes write one bucket in the same instant, one event of the two is not counted.
+    There is no lock. If two processes write one bucket at the same time, one event of the two is not counted.
     Tenants with an id of SHARED_TENANTS or more have a bucket in each process.
     """
 
@@ -107,7 +107,7 @@ class RateLimit:
 
 
 class SignatureLimit:
-    """A token bucket per tenant for deliveries whose signature is invalid. It is apart from the rate of signed events."""
+    """A token bucket per tenant for deliveries whose signature is invalid, apart from the one for signed events."""
 
     def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
@@ -125,14 +125,14 @@ class SignatureLimit:
             self._delayed -= 1
 
     def admit(self, tenant: Tenant) -> None:
-        """Count one delivery; raise SignaturesLimited, with `retry_after` in whole seconds, when there were too many."""
+        """Count one delivery. Raises SignaturesLimited, with `retry_after` in seconds, when there were too many."""
         over = _take(self._buckets, tenant, FORGED_PER_SECOND, FORGED_BURST_SECONDS, self._monotonic())
         if over:
             raise SignaturesLimited(retry_after=over)
 
 
 def _take(buckets: Buckets, tenant: Tenant, per_second: int, burst_seconds: int, now: float) -> int:
-    """Take one event from the tenant's bucket and return 0, or return the seconds until there will be one again."""
+    """Take one event from the tenant's bucket and return 0, or return the seconds until it holds one again."""
     cost = 1 / per_second
     full_at = max(buckets.read(tenant.tenant_id), now) + cost
     over = full_at - now - burst_seconds

@@ -1,4 +1,4 @@
-"""Receiving one delivery: resolve, verify, limit, decode, record. The event is committed when `receive` returns."""
+"""Receiving one delivery: resolve, verify, limit, decode, record. `receive` returns after the commit."""
 
 from __future__ import annotations
 

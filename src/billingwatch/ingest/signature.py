@@ -19,8 +19,8 @@ _TIME = re.compile(r"[0-9]{1,12}")
 def verify(body: str, header: str | None, secrets: Sequence[str], *, as_of: datetime) -> datetime:
     """Return when Stripe signed `body`.
 
-    Raises TenantUnconfigured without secrets, SignatureOutOfTime when one of them signed `body` too long before or after `as_of`,
-    and SignatureInvalid otherwise.
+    Raises TenantUnconfigured without secrets, SignatureOutOfTime when one of them signed `body` more than TOLERANCE
+    before or after `as_of`, and SignatureInvalid otherwise.
     """
     if not secrets:
         raise TenantUnconfigured

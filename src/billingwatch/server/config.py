@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import uvicorn
 
+from billingwatch.server.buffered import ServerConnection
 from billingwatch.server.limits import BACKLOG
-from billingwatch.server.protocol import ServerConnection
 
 
 def server_config(app: object, **options: object) -> uvicorn.Config:

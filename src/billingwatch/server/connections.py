@@ -1,4 +1,4 @@
-"""Connections of one server process: bounded in number, and closed at their deadlines by one periodic sweep."""
+"""Connections of one server process: bounded in number, and closed at their deadlines by a periodic sweep."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Connection(Protocol):
 class Connections:
     """The connections of one process.
 
-    A new connection is always accepted while any older one has no complete request: the oldest of those is closed for it.
+    A new connection is accepted while an older one has no complete request: the oldest of those is closed for it.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -44,7 +44,7 @@ class Connections:
         return len(self._open)
 
     def admit(self, connection: Connection) -> bool:
-        """Add a new connection, and close an older one if there are too many. Return False if every one has a complete request."""
+        """Add a new connection, and close an older one at the limit. Return False if each has a complete request."""
         while len(self._open) >= self.limits.connections:
             oldest = next(iter(self._waiting), None) or next(iter(self._uploading), None)
             if oldest is None:

@@ -17,14 +17,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What one process holds for its senders. The defaults are the product's; tests pass shorter times."""
 
     connections: int = 4096
-    header_bytes: int = 64 * 1024  # of a request that are not body: request line, headers, chunk sizes, trailers
-    header_seconds: float = 10.0  # from the connection, or the first byte of a later request, to the end of the headers
+    header_bytes: int = 64 * 1024  # of a request without its body: request line, headers, chunk sizes, trailers
+    header_seconds: float = 10.0  # from the connection, or a later request's first byte, to the end of the headers
     stall_seconds: float = 10.0  # without a byte of an unfinished body, or without a byte taken of an answer
     body_seconds: float = 60.0  # from the end of the headers to the end of the body
     idle_seconds: float = 5.0  # between an answer and the next request
     linger_seconds: float = 5.0  # for a refused sender to read its answer
-    linger_bytes: int = 16 * 1024 * 1024  # of an answered request that are read and dropped, so that the sender gets the answer
-    refused_bytes: int = 256 * 1024  # the same for a request that was refused before its handler ended
+    # Bytes that are read and dropped after an answer, so that a sender that is still sending gets it.
+    linger_bytes: int = 16 * 1024 * 1024
+    refused_bytes: int = 256 * 1024  # the same after a refusal by the server itself
     sweep_seconds: float = 1.0  # between two checks of all deadlines
 
 
@@ -40,7 +41,7 @@ def raise_files_limit() -> int:
 
 
 def connections_within(wanted: int, files: int, *, database_connections: int) -> int:
-    """Return the number of connections to accept: `wanted`, or fewer if `files` descriptors leave no room for them.
+    """Return the number of connections to accept: `wanted`, or fewer if `files` descriptors leave less room.
 
     One accept call may take a whole backlog before the descriptors of closed connections are free again.
     """

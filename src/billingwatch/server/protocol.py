@@ -1,6 +1,7 @@
 """HTTP/1.1 connections: uvicorn's protocol with a bound on each byte and second that a sender can take.
 
-A read takes at most 16 KiB, so that the parser never appends to a long header many times and no body grows before its handler runs.
+A read takes at most 16 KiB. The parser therefore appends to a long header a few times only, and no body grows
+before its handler runs.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from billingwatch.server.answers import BAD_REQUEST, FULL, TIMEOUT, TOO_LARGE
 from billingwatch.server.connections import READ_SIZE, STATE_KEY, Connections
 
 
@@ -26,60 +28,8 @@ class _State(Enum):
     ENDED = auto()  # what still arrives is dropped
 
 
-def _refusal(status: bytes, title: str, *headers: bytes) -> bytes:
-    body = b'{"status":%b,"title":"%b"}' % (status[:3], title.encode())
-    lines = [
-        b"HTTP/1.1 " + status,
-        b"content-type: application/problem+json",
-        b"content-length: %d" % len(body),
-        b"connection: close",
-        *headers,
-    ]
-    return b"\r\n".join([*lines, b"", body])
-
-
-_BAD_REQUEST = _refusal(b"400 Bad Request", "Bad request")
-_TIMEOUT = _refusal(b"408 Request Timeout", "Request not complete in time")
-_TOO_LARGE = _refusal(b"431 Request Header Fields Too Large", "Headers too large")
-_FULL = _refusal(b"503 Service Unavailable", "Unavailable", b"retry-after: 5")
-
-
-class ServerConnection(asyncio.BufferedProtocol):
-    """What uvicorn creates for each connection. It reads into a buffer that all connections of the process share."""
-
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        self._http = HttpConnection(config, server_state, app_state, _loop)
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._http.connection_made(transport)  # type: ignore[arg-type] # uvicorn narrows it to Transport
-
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio passes it
-        return self._http.room()
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self._http.received(nbytes)
-
-    def eof_received(self) -> None:
-        """Let the transport close, as uvicorn does."""
-
-    def pause_writing(self) -> None:
-        self._http.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._http.resume_writing()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._http.connection_lost(exc)
-
-
 class _AnswerTransport(asyncio.Transport):
-    """The transport that answers are written to: closing it keeps reading for a moment if the request is not complete."""
+    """The transport that answers are written to. Its `close` reads on for a moment if the request is not complete."""
 
     def __init__(self, connection: HttpConnection) -> None:
         super().__init__()
@@ -96,7 +46,7 @@ class _AnswerTransport(asyncio.Transport):
 
 
 class HttpConnection(HttpToolsProtocol):
-    """One connection. Requests are not pipelined: a second one before the first answer is dropped, and the connection ends after it."""
+    """One connection. A second request before the first answer is dropped, and the connection ends after that answer."""
 
     def __init__(
         self,
@@ -127,7 +77,7 @@ class HttpConnection(HttpToolsProtocol):
         if not self._connections.admit(self):
             self._connections.closed("full", self._client)
             self._state = _State.ENDED
-            transport.write(_FULL)
+            transport.write(FULL)
             transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -166,7 +116,7 @@ class HttpConnection(HttpToolsProtocol):
             return
         except httptools.HttpParserError:
             if not self._ended:
-                self._refuse(_BAD_REQUEST, "malformed")
+                self._refuse(BAD_REQUEST, "malformed")
             return
         if self._state is _State.COMPLETE:
             self.deadline = math.inf
@@ -209,7 +159,7 @@ class HttpConnection(HttpToolsProtocol):
     # The answer's callbacks
 
     def on_response_complete(self) -> None:
-        """Count the request and wait for the next one. Uvicorn's own version also starts pipelined requests and a timer."""
+        """Count the request and wait for the next one. Uvicorn's version also starts pipelined requests and a timer."""
         self.server_state.total_requests += 1
         if self.transport.is_closing() or self._state is _State.ENDED:
             return
@@ -224,7 +174,7 @@ class HttpConnection(HttpToolsProtocol):
         self._connections.waits(self)
 
     def close_after_answer(self) -> None:
-        """Close the connection; if a part of the request is unread, read it for a moment so that the sender gets the answer."""
+        """Close the connection. An unread rest of the request is read first, so that the sender gets the answer."""
         if self._state is _State.COMPLETE:
             self._close()
         else:
@@ -238,14 +188,14 @@ class HttpConnection(HttpToolsProtocol):
         elif self._state is _State.IDLE:
             self._close()
         elif self._state is _State.HEAD:
-            self._refuse(_TIMEOUT, "header_timeout")
+            self._refuse(TIMEOUT, "header_timeout")
         elif self.cycle.response_complete:
             self.transport.abort()
         elif self.flow.read_paused:
-            # The service has not taken what arrived; the sender cannot go on.
+            # The handler has not taken what arrived, so that the sender cannot send more.
             self.deadline = now + self._limits.stall_seconds
         else:
-            self._refuse(_TIMEOUT, "body_timeout")
+            self._refuse(TIMEOUT, "body_timeout")
 
     def evict(self) -> None:
         self._connections.closed("evicted", self._client)
@@ -266,7 +216,7 @@ class HttpConnection(HttpToolsProtocol):
         now = self.loop.time()
         self._overhead += size - self._body_read
         if self._overhead >= self._limits.header_bytes:
-            self._refuse(_TOO_LARGE, "header_too_large")
+            self._refuse(TOO_LARGE, "header_too_large")
         elif self._state is _State.HEAD:
             # The first request of a connection has the deadline that the connection began with.
             if not self._begun and self.cycle is not None:
@@ -301,8 +251,8 @@ class HttpConnection(HttpToolsProtocol):
             self.transport.abort()
 
     def _detach_request(self) -> bool:
-        """End the handler's request as if the sender had hung up. Return False if an answer to it is already under way."""
-        cycle: RequestResponseCycle | None = self.cycle  # None before the first request, whatever uvicorn declares
+        """End the handler's request as if the sender had hung up. Return False if its answer has begun."""
+        cycle: RequestResponseCycle | None = self.cycle  # None before the first request
         if cycle is None or cycle.response_complete:
             return True
         self.cycle.disconnected = True
@@ -313,7 +263,7 @@ class HttpConnection(HttpToolsProtocol):
         """Drop what follows the present request."""
         if self.cycle is not None:
             self.cycle.keep_alive = False
-        # The parser goes on with the rest of its input; its headers must not end up in the present request.
+        # The parser may find more headers in this read; they must not end up in the present request.
         self.headers = []
         self.url = b""
         self._state = _State.ENDED
