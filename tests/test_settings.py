@@ -43,6 +43,7 @@ def test_every_setting_is_read_from_its_variable():
         "PUBLIC_URL": "https://billing.example",
         "RATE_LIMIT": "50",
         "RATE_BURST_SECONDS": "20",
+        "CONNECTIONS_LIMIT": "100",
         "INGEST_LANES": "3",
         "WORK_LANES": "4",
         "READ_LANES": "5",

@@ -5,14 +5,14 @@ BillingWatchError
 ├── DatabaseUnavailable · PostgresUnusable · SchemaOutdated · MigrationRunning · ControlPlaneStays · TenantOutdated
 ├── IsolationMismatch · RowIsolationNotPermitted · RolesMissing
 ├── FleetSettingMismatch · FleetSettingInUse · NotReady
-├── TenantNotFound · TenantNameTaken · TenantNameInvalid · TenantSuspended
-├── SecretInvalid · SecretsFull · SecretNotFound · SecretKeyUnusable
+├── TenantNotFound · TenantNameTaken · TenantNameInvalid · TenantBeingRemoved · TenantPaused · RemovalUnfinished
+├── SecretInvalid · SecretsFull · SecretNotFound · SecretKeyUnusable · RotationRunning
 ├── EventNotFound · DeadLetterNotFound · AnomalyNotFound · AnomalyClosed · AnalystNotFound · AnalystsNotPermitted · AnalystRemains
 ├── DetectorNotFound · ThresholdsInvalid · MuteNotFound · MutesFull · BacktestFailed
-├── WebhookTokenUnknown · SignatureInvalid · EventMalformed · TenantUnconfigured · RateLimited · Overloaded
+├── WebhookTokenUnknown · SignatureInvalid · SignatureOutOfTime · SignaturesLimited · EventMalformed
+├── TenantUnconfigured · RateLimited · Overloaded · BodyTooLarge · BodiesFull
 ├── CallsExceeded · LanesBusy · QueryTooSlow
-├── ApiKeyReadOnly · ApiKeyNotFound · ApiKeyNameTaken · ApiKeyNameInvalid · ApiKeysFull · RotationRunning
-├── TenantPaused · RemovalUnfinished
+├── ApiKeyReadOnly · ApiKeyNotFound · ApiKeyNameTaken · ApiKeyNameInvalid · ApiKeysFull
 ├── Unauthenticated
 └── InputInvalid
 """
@@ -134,8 +134,8 @@ class TenantNameInvalid(BillingWatchError):
     hint = "use 1 to 63 letters, digits, `-` and `_`, beginning with a letter or a digit"
 
 
-class TenantSuspended(BillingWatchError):
-    """the tenant is suspended"""
+class TenantBeingRemoved(BillingWatchError):
+    """the tenant of this URL is being removed"""
 
 
 class TenantPaused(BillingWatchError):
@@ -214,6 +214,22 @@ class SecretKeyUnusable(BillingWatchError):
 
 class SignatureInvalid(BillingWatchError):
     """the Stripe-Signature header does not match the body, this endpoint or the time"""
+
+
+class SignatureOutOfTime(SignatureInvalid):
+    """the Stripe-Signature header was signed {seconds} s {direction} this server's clock; {tolerance} s are accepted"""
+
+
+class SignaturesLimited(BillingWatchError):
+    """this endpoint receives too many deliveries whose signature is invalid"""
+
+
+class BodyTooLarge(BillingWatchError):
+    """the body is larger than {limit} bytes"""
+
+
+class BodiesFull(BillingWatchError):
+    """too many large bodies are being received"""
 
 
 class EventMalformed(BillingWatchError):

@@ -10,6 +10,9 @@ events = Counter("billingwatch_events", "Webhook deliveries by outcome", ["outco
 acknowledgement = Histogram(
     "billingwatch_acknowledgement_seconds", "From a webhook's arrival to its answer after the commit", buckets=_SECONDS
 )
+refused = Counter("billingwatch_refused_deliveries", "Refused deliveries of known tenants by reason", ["reason"])
+connections = Gauge("billingwatch_connections", "Open HTTP connections, as of the last second", multiprocess_mode="sum")
+connections_closed = Counter("billingwatch_connections_closed", "HTTP connections that the service closed by reason", ["reason"])
 batch_events = Histogram("billingwatch_batch_events", "Events that one commit recorded", buckets=(1, 2, 4, 8, 16, 32, 64, 128))
 processed = Counter("billingwatch_processed_events", "Events that visits handled, by outcome", ["outcome"])
 visit = Histogram("billingwatch_visit_seconds", "One visit: claim, project, detect, commit", buckets=_SECONDS)

@@ -12,7 +12,8 @@ import structlog
 from billingwatch import metrics
 from billingwatch.clock import utc_now
 from billingwatch.errors import DatabaseUnavailable
-from billingwatch.ingest.rate_limit import RateLimit
+from billingwatch.ingest.activity import Activity
+from billingwatch.ingest.rate_limit import Buckets, RateLimit
 from billingwatch.ingest.receive import Receiver
 from billingwatch.ingest.recorder import Recorder, Records
 from billingwatch.logs import count_dropped_lines
@@ -43,7 +44,15 @@ BACKTEST_QUEUE = 4  # backtests of one tenant that may wait
 class Service:
     """Receives events, serves reads and, unless told otherwise, processes. Make it inside the event loop that runs it."""
 
-    def __init__(self, settings: Settings, dsn: str, *, processing: bool = True, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        dsn: str,
+        *,
+        processing: bool = True,
+        clock: Callable[[], datetime] = utc_now,
+        buckets: Buckets | None = None,
+    ) -> None:
         self.settings = settings
         self.dsn = dsn
         self.clock = clock
@@ -60,6 +69,8 @@ class Service:
         self.processor = Processor(self.control, work, self.registry, clock) if processing else None
         self.guard = make_guard(settings, dsn) if processing else None
         self._ingest = make_lanes(settings, dsn, "ingest", settings.ingest_lanes)
+        self.activity = Activity(self.control, clock)
+        self._buckets = buckets  # shared with other server processes, or None
         self.recorder: Records
         self.receiver: Receiver
         self.readiness: Readiness
@@ -81,8 +92,9 @@ class Service:
         self.key_use.start()
         on_recorded = self.processor.call if self.processor else _nobody
         self.recorder = await self.open_recorder(on_recorded)
-        rate_limit = RateLimit(per_second=self.settings.rate_limit, burst_seconds=self.settings.rate_burst_seconds)
-        self.receiver = Receiver(self.registry, rate_limit, self.recorder, self.clock)
+        rate_limit = RateLimit(per_second=self.settings.rate_limit, burst_seconds=self.settings.rate_burst_seconds, buckets=self._buckets)
+        self.receiver = Receiver(self.registry, rate_limit, self.recorder, self.clock, self.activity)
+        self.activity.start()
         if self.processor:
             self.processor.start()
         if self.guard:
@@ -102,6 +114,7 @@ class Service:
         if self.processor:
             await self.processor.close()
         await self.key_use.close()
+        await self.activity.close()
         await self.registry.close()
         await asyncio.gather(self.reads.close(), self.backtests.close(), self.control.close())
 
