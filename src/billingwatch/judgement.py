@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 import msgspec
 
@@ -28,6 +29,12 @@ JUDGED_EVERY = timedelta(hours=1)  # the finest grid of a detector of time
 JUDGED_WITHIN = timedelta(minutes=5)  # of the hour; spreads the visits of a fleet
 REJUDGED_AFTER = timedelta(minutes=10)  # after a detector failed; data that stops it now may stop it again
 REJUDGE = "rejudge:"  # and the detector's name: the kind of a due visit
+SETTLED_WITHIN = timedelta(hours=1)  # at most, until a visit checks again whether an anomaly has ended
+CLOCKS_DIFFER = timedelta(minutes=5)  # at most, between the processes of a fleet
+INTERVALS = MappingProxyType({"evaluate": JUDGED_EVERY + JUDGED_WITHIN, "settle": SETTLED_WITHIN})
+"""How far ahead a visit of each kind is planned; other kinds: `REJUDGED_AFTER`."""
+FURTHEST = max(*INTERVALS.values(), REJUDGED_AFTER) + CLOCKS_DIFFER
+"""No visit is planned later than this. A visit that is due later was planned before the clock was set back."""
 FIRST_JUDGED_AFTER = timedelta(minutes=5)  # so that a history which is being replayed is judged when it is complete
 
 
@@ -37,6 +44,11 @@ class Due(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     due_at: datetime
     since: datetime | None
+
+    def at(self, as_of: datetime) -> bool:
+        """Return True when the visit is due: its time has come, or lies further ahead than its kind plans."""
+        interval = INTERVALS.get(self.kind, REJUDGED_AFTER)
+        return self.due_at <= as_of or self.due_at > as_of + interval + CLOCKS_DIFFER
 
 
 class Judge:
@@ -79,7 +91,7 @@ class Judge:
     async def postponed(self) -> None:
         """Let detectors that failed before judge again what they have not judged, when that is due."""
         for name, waiting in list(self._waiting.items()):
-            if waiting.due_at <= self._as_of:
+            if waiting.at(self._as_of):
                 outcome = await rejudge(
                     self._connection,
                     name,
@@ -95,15 +107,18 @@ class Judge:
 
     async def settle(self) -> None:
         """Resolve what time has ended, when that is due."""
-        if self._settlement is not None and self._settlement.due_at <= self._as_of:
-            await self._connection.execute(sql["take_due"], self._tenant.tenant_id, self._as_of)
+        if self._settlement is not None and self._settlement.at(self._as_of):
+            await self._connection.execute(sql["take_due"], self._tenant.tenant_id)
             self.outcomes.append(await settle(self._connection, as_of=self._as_of, tuning=self._tuning))
 
     async def time(self, *, now: bool, complete: bool, events: bool) -> None:
         """Judge the instants since the last time, those of a time when nobody ran included, and plan the next, when that is due."""
-        if complete and (now or (self._judgement is not None and self._judgement.due_at <= self._as_of)):
+        if complete and (now or (self._judgement is not None and self._judgement.at(self._as_of))):
             until = self._as_of.replace(minute=0, second=0, microsecond=0)
             since = self._judged_until or await beginning(self._connection)
+            if since is not None and since > until:
+                # The clock was ahead when the detectors of time ran last. Begin with the hour that ended last.
+                since = until - JUDGED_EVERY
             if since is not None and since < until:
                 outcome = await judge_time(
                     self._connection,
@@ -124,6 +139,7 @@ class Judge:
     async def plan(self) -> None:
         """See to it that somebody comes again when time will ask for something."""
         if (due_at := min((each.settle_at for each in self.outcomes if each.settle_at is not None), default=None)) is not None:
+            due_at = min(due_at, self._as_of + SETTLED_WITHIN)
             await self._connection.execute(sql["call_due"], self._tenant.tenant_id, due_at)
         for outcome in self.outcomes:
             for each in outcome.postponed:

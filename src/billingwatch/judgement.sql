@@ -8,7 +8,7 @@ ON CONFLICT ON CONSTRAINT due_visits_pkey DO UPDATE SET due_at = least(control.d
 WHERE control.due_visits.due_at > excluded.due_at;
 
 -- take_due --
-DELETE FROM control.due_visits WHERE tenant_id = $1 AND kind = 'settle' AND due_at <= $2;
+DELETE FROM control.due_visits WHERE tenant_id = $1 AND kind = 'settle';
 
 -- plan_judgement --
 INSERT INTO control.due_visits (tenant_id, kind, due_at, since)

@@ -30,7 +30,10 @@ WITH RECURSIVE waiting AS (
 )
 SELECT w.tenant_id FROM waiting AS w WHERE w.tenant_id IS NOT NULL
 UNION ALL
-SELECT d.tenant_id FROM control.due_visits AS d WHERE d.due_at <= $1;
+SELECT d.tenant_id FROM control.due_visits AS d WHERE d.due_at <= $1
+UNION ALL
+-- Later than any visit is planned: the clock was set back.
+SELECT d.tenant_id FROM control.due_visits AS d WHERE d.due_at > $2;
 
 -- forget_tenant --
 DELETE FROM control.pending_events WHERE tenant_id = $1;

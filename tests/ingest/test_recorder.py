@@ -10,6 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from billingwatch.errors import Overloaded
+from billingwatch.ingest import locked as locked_module
 from billingwatch.ingest import recorder as recorder_module
 from billingwatch.ingest.recorder import BATCH_LIMIT, Recorded
 from billingwatch.tenancy.scope import tenant_scope
@@ -199,7 +200,7 @@ async def test_ignored_event_stored_as_bytes_is_not_pending(make_recorder, make_
 
 @pytest.mark.both_isolations
 async def test_bytes_that_cannot_be_stored_are_refused_as_unavailable(make_recorder, make_delivery, rows, control, tenant):
-    await control.execute(f"ALTER TABLE {tenant.schema_name}.events DROP COLUMN body")
+    await control.execute(f"ALTER TABLE {tenant.schema_name}.events DROP COLUMN body CASCADE")
     deliveries = [make_delivery(tenant, f"evt_{number}") for number in range(3)]
     deliveries[1] = msgspec.structs.replace(deliveries[1], payload="{")
 
@@ -417,3 +418,150 @@ async def test_a_lock_that_is_soon_gone_refuses_nobody(make_recorder, make_deliv
 
     assert await waiting == Recorded(is_new=True)
     assert await rows(tenant, STORED) == [("evt_1", 1)]
+
+
+async def test_lane_task_that_dies_refuses_its_batch_and_writes_the_next(make_recorder, make_delivery, rows, tenant, monkeypatch):
+    recorder = make_recorder()
+    original = recorder_module.record_events
+
+    async def die(connection, deliveries):
+        monkeypatch.setattr(recorder_module, "record_events", original)
+        raise asyncio.CancelledError  # no handler of the lane catches it
+
+    monkeypatch.setattr(recorder_module, "record_events", die)
+    first = asyncio.create_task(recorder.record(make_delivery(tenant, "evt_1")))
+    await asyncio.sleep(0)
+    while recorder.lanes[0].depth:
+        await asyncio.sleep(0)
+    second = asyncio.create_task(recorder.record(make_delivery(tenant, "evt_2")))
+
+    with pytest.raises(Overloaded, match="interrupted"):
+        await first
+    assert (await second).is_new
+    assert await rows(tenant, STORED) == [("evt_2", 1)]
+
+
+async def test_lane_task_survives_a_log_that_raises(make_recorder, make_delivery, rows, connect, tenant, monkeypatch):
+    recorder = make_recorder()
+    monkeypatch.setattr(locked_module.log, "warning", fail_to_log, raising=False)
+    holder = await connect()
+
+    async with holder.transaction():
+        await holder.execute(f"LOCK TABLE {tenant.schema_name}.events IN ACCESS EXCLUSIVE MODE")
+        [refused] = await attempt(recorder, [make_delivery(tenant)])
+    async with asyncio.timeout(20):
+        while not isinstance((await attempt(recorder, [make_delivery(tenant)]))[0], Recorded):
+            await asyncio.sleep(0.05)
+
+    assert isinstance(refused, Overloaded)
+    assert await rows(tenant, STORED) == [("evt_1", 1)]
+
+
+def fail_to_log(*arguments: object, **facts: object) -> None:
+    raise BrokenPipeError
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(recorder_module, "COMMIT_SECONDS", 0.3)
+    monkeypatch.setattr(recorder_module, "CHECK_SECONDS", 0.02)
+    monkeypatch.setattr(recorder_module, "CLOSE_SECONDS", 0.5)
+
+
+async def test_frozen_database_refuses_what_waits_and_recovers(make_recorder, make_delivery, rows, road, tenant, impatient):
+    recorder = make_recorder(dsn=road.dsn)
+    lane = recorder.lanes[0]
+    await recorder.record(make_delivery(tenant, "evt_before"))
+    batches = lane.batches
+
+    road.freeze()
+    async with asyncio.timeout(20):
+        hung = asyncio.create_task(recorder.record(make_delivery(tenant, "evt_hung")))
+        while lane.batches == batches:
+            await asyncio.sleep(0)
+        queued = await attempt(recorder, [make_delivery(tenant, f"evt_{number}") for number in range(5)])
+        [refused] = await asyncio.gather(hung, return_exceptions=True)
+        while not lane._stalled:
+            await asyncio.sleep(0)
+        [at_once] = await attempt(recorder, [make_delivery(tenant, "evt_later")])
+        refusing = lane.refusing
+        road.thaw()
+        while not isinstance((await attempt(recorder, [make_delivery(tenant, "evt_after")]))[0], Recorded):
+            await asyncio.sleep(0.02)
+
+    assert {type(error) for error in [*queued, refused, at_once]} == {Overloaded}
+    assert refusing
+    assert not lane.refusing
+    assert lane.depth == 0
+    assert lane._waiting_bytes == 0
+    assert {event_id for event_id, _ in await rows(tenant, STORED)} == {"evt_before", "evt_hung", "evt_after"}
+
+
+async def test_recorder_closes_while_the_database_is_frozen(make_recorder, make_delivery, road, tenant, impatient):
+    recorder = make_recorder(dsn=road.dsn)
+    await recorder.record(make_delivery(tenant, "evt_before"))
+
+    road.freeze()
+    waiting = [asyncio.create_task(recorder.record(make_delivery(tenant, f"evt_{number}"))) for number in range(300)]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(30):
+        await recorder.close()
+
+    assert {type(error) for error in await asyncio.gather(*waiting, return_exceptions=True)} == {Overloaded}
+
+
+async def test_lock_that_nobody_finds_ends_with_the_deadline(make_recorder, make_delivery, connect, tenant, impatient):
+    recorder = make_recorder()
+    holder = await connect()
+
+    async with holder.transaction():
+        await holder.execute("LOCK TABLE control.pending_events IN ACCESS EXCLUSIVE MODE")
+        async with asyncio.timeout(20):
+            refused = await attempt(recorder, [make_delivery(tenant, f"evt_{number}") for number in range(3)])
+    async with asyncio.timeout(20):
+        while not isinstance((await attempt(recorder, [make_delivery(tenant, "evt_after")]))[0], Recorded):
+            await asyncio.sleep(0.02)
+
+    assert {type(error) for error in refused} == {Overloaded}
+
+
+async def test_full_disk_makes_the_lane_refuse_until_a_commit(make_recorder, make_delivery, tenant, monkeypatch):
+    recorder = make_recorder()
+    original = recorder_module.record_events
+
+    async def find_no_space(connection, deliveries):
+        await connection.execute("DO $$ BEGIN RAISE SQLSTATE '53100'; END $$")
+
+    with monkeypatch.context() as full:
+        full.setattr(recorder_module, "record_events", find_no_space)
+        [refused] = await attempt(recorder, [make_delivery(tenant)])
+        refusing = recorder.lanes[0].refusing
+    assert recorder_module.record_events is original
+    await recorder.record(make_delivery(tenant))
+
+    assert isinstance(refused, Overloaded)
+    assert refusing
+    assert not recorder.lanes[0].refusing
+
+
+@pytest.mark.schema_isolation
+async def test_one_tenant_whose_schema_is_gone_leaves_the_lane_ready(make_recorder, make_delivery, control, tenant):
+    recorder = make_recorder()
+    await control.execute(f"DROP SCHEMA {tenant.schema_name} CASCADE")
+
+    [refused] = await attempt(recorder, [make_delivery(tenant)])
+
+    assert isinstance(refused, Overloaded)
+    assert not recorder.lanes[0].refusing
+
+
+async def test_deliveries_of_a_lane_without_its_task_are_refused(make_recorder, make_delivery, tenant, impatient):
+    recorder = make_recorder()
+    await recorder.lanes[0]._task.stop()
+
+    async with asyncio.timeout(20):
+        refused = await attempt(recorder, [make_delivery(tenant, f"evt_{number}") for number in range(3)])
+
+    assert {type(error) for error in refused} == {Overloaded}
+    assert recorder.lanes[0].depth == 0
+    assert not recorder.lanes[0].alive

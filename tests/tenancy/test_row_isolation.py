@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -64,12 +65,13 @@ async def pair(control, provision_tenant):
 
 async def test_a_tenant_is_a_row_of_the_control_plane_and_nothing_else(control, provision_tenant):
     relations = "SELECT count(*) FROM pg_class"
+    schemas = "SELECT array_agg(nspname::text ORDER BY nspname) FROM pg_namespace WHERE nspname LIKE 'tenant%'"
     before = await control.fetchval(relations)
 
     one, other = [(await provision_tenant(name))[0] for name in ("one", "other")]
 
     assert one.schema_name == other.schema_name == await control.fetchval("SELECT schema_name FROM control.isolation")
-    assert await control.fetchval("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'tenant%'") == 1
+    assert await control.fetchval(schemas) == [one.schema_name, f"{one.schema_name}_analysts"]
     assert await control.fetchval(relations) == before
 
 
@@ -230,12 +232,12 @@ async def role(database) -> AsyncIterator[tuple[str, str]]:
     await admin.execute(f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY file_copy")
     await admin.execute(f"CREATE ROLE {name} LOGIN CREATEROLE PASSWORD '{scram_verifier(name, os.urandom(16))}'")
     await admin.execute(f"GRANT CREATE ON DATABASE {name} TO {name}")
-    yield name, analyst_dsn(database.rpartition("/")[0] + f"/{name}", name, name)
-    superuser = await asyncpg.connect(database.rpartition("/")[0] + f"/{name}")
+    yield name, analyst_dsn(urlsplit(database)._replace(path=f"/{name}").geturl(), name, name)
+    superuser = await asyncpg.connect(urlsplit(database)._replace(path=f"/{name}").geturl())
     shared = await superuser.fetchval("SELECT schema_name FROM control.isolation") if await superuser.fetchval(INITIALISED) else None
     await superuser.close()
     await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    for each in [f"{shared}{suffix}" for suffix in ("", "_recorder", "_analysts") if shared] + [name]:
+    for each in [f"{shared}{suffix}" for suffix in ("", "_recorder", "_analysts", "_reader") if shared] + [name]:
         await admin.execute(f"DROP ROLE {each}")
     await admin.close()
 
@@ -463,6 +465,32 @@ async def test_a_control_plane_revision_that_does_nothing_goes_forth_and_back(se
     assert back == before
 
 
+async def test_upgrade_takes_tables_from_analysts_of_an_earlier_release(service, watched, role, database):
+    """An earlier release granted the tables to the analysts themselves, and had no reader."""
+    shared = watched[0].schema_name
+    made = await create_analyst(service.control, "one")
+    await take_back_control_plane(service.control)
+    admin = await asyncpg.connect(urlsplit(database)._replace(path=f"/{role[0]}").geturl())
+    await admin.execute(
+        f"DO $$ DECLARE name text; BEGIN FOR name IN SELECT tablename FROM pg_policies WHERE policyname = 'analyst' LOOP"
+        f" EXECUTE format('ALTER POLICY analyst ON {shared}.%I TO {shared}_analysts', name); END LOOP; END $$;"
+        f"DROP OWNED BY {shared}_reader CASCADE; DROP ROLE {shared}_reader;"
+        f"GRANT USAGE ON SCHEMA {shared} TO {shared}_analysts; GRANT SELECT ON ALL TABLES IN SCHEMA {shared} TO {shared}_analysts"
+    )
+    session = await asyncpg.connect(analyst_dsn(role[1], made.role, made.password))
+    before = await session.fetchval(f"SELECT name FROM {shared}.customers")
+
+    await ensure_control_plane(service.control, isolation="row", upgrade=True)
+
+    after = await session.fetchval("SELECT name FROM customers")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await session.fetch(f"SELECT name FROM {shared}.customers")
+    await session.close()
+    await admin.close()
+    await revoke_analyst(service.control, made.role)
+    assert (before, after) == ("one", "one")
+
+
 async def test_a_database_that_came_to_a_server_without_its_roles_says_which(service, watched, connect):
     recorder = f"{watched[0].schema_name}_recorder"
     admin = await connect()
@@ -521,7 +549,7 @@ async def test_partitions_by_tenant_hold_the_same_rows_behind_the_same_door(serv
     finally:
         await lane.close()
         await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        await admin.execute("".join(f"DROP ROLE {shared}{suffix};" for suffix in ("", "_recorder", "_analysts")))
+        await admin.execute("".join(f"DROP ROLE {shared}{suffix};" for suffix in ("", "_recorder", "_analysts", "_reader")))
         await admin.close()
 
     assert recorded == ([True] * len(deliveries), [False] * len(deliveries))

@@ -124,6 +124,11 @@ def upgrade() -> None:
         sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True, comment="To the minute; null: never used"),
         schema="control",
     )
+    op.add_column(
+        "analysts",
+        sa.Column("verifier", sa.Text(), nullable=True, comment="SCRAM verifier of the password that was handed out; null: not kept"),
+        schema="control",
+    )
     op.create_unique_constraint("api_keys_key_id_key", "api_keys", ["key_id"], schema="control")
     op.add_column(
         "tenants",
@@ -186,6 +191,7 @@ def downgrade() -> None:
     op.drop_column("api_keys", "scope", schema="control")
     op.drop_column("api_keys", "name", schema="control")
     op.drop_column("api_keys", "key_id", schema="control")
+    op.drop_column("analysts", "verifier", schema="control")
     op.drop_table("ingest_activity", schema="control")
     op.drop_index("tenant_changes_transaction_id_idx", table_name="tenant_changes", schema="control")
     op.drop_table("tenant_changes", schema="control")

@@ -21,13 +21,14 @@ UPDATE control.tenants SET revision = $1, views_digest = $2 WHERE (revision, vie
 CREATE ROLE {scope} NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT NOREPLICATION NOBYPASSRLS;
 CREATE ROLE {recorder} NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT NOREPLICATION NOBYPASSRLS;
 CREATE ROLE {analysts} NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT NOREPLICATION NOBYPASSRLS;
+CREATE ROLE {reader} NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT NOREPLICATION NOBYPASSRLS;
 
 -- join_scope --
 -- A superuser may become whom it wants to.
 GRANT {scope} TO CURRENT_USER;
 
 -- open_schema --
-GRANT USAGE ON SCHEMA {schema} TO {scope}, {recorder}, {analysts};
+GRANT USAGE ON SCHEMA {schema} TO {scope}, {recorder}, {reader};
 GRANT USAGE ON SCHEMA control TO {scope}, {recorder};
 
 -- let_record --
@@ -38,6 +39,61 @@ GRANT INSERT ON control.pending_events TO {recorder};
 -- open_control_plane --
 -- Inside a scope the service reads and writes of the control plane what it does in the other isolation.
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA control TO {scope};
+
+-- take_tables_from_analysts --
+-- For a database in which an earlier release let analysts read the tables themselves.
+DO $$
+DECLARE
+    name text;
+BEGIN
+    IF to_regrole('{reader}') IS NULL THEN
+        CREATE ROLE {reader} NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT NOREPLICATION NOBYPASSRLS;
+        GRANT USAGE ON SCHEMA {schema} TO {reader};
+        FOR name IN SELECT p.tablename FROM pg_policies AS p WHERE p.schemaname = '{schema}' AND p.policyname = 'analyst' LOOP
+            EXECUTE format('ALTER POLICY analyst ON {schema}.%I TO {reader}', name);
+        END LOOP;
+        REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM {analysts};
+        REVOKE ALL ON SCHEMA {schema} FROM {analysts};
+    END IF;
+END
+$$;
+
+-- drop_analysts_views --
+GRANT {reader} TO CURRENT_USER;
+DROP SCHEMA IF EXISTS {analysts} CASCADE;
+REVOKE {reader} FROM CURRENT_USER;
+
+-- create_analysts_schema --
+-- The caller goes on as the reader, with the analysts' schema on its path, and ends with close_analysts_schema.
+GRANT {reader} TO CURRENT_USER;
+CREATE SCHEMA {analysts} AUTHORIZATION {reader};
+SET LOCAL ROLE {reader};
+SET LOCAL search_path = {analysts};
+
+-- create_table_views --
+-- Row-level security does not cover statistics: the planner uses those of all tenants for conditions that cannot leak rows, and EXPLAIN shows
+-- its estimate. OFFSET 0 keeps conditions outside the subquery, and outside a security barrier the planner looks up no statistics. Without
+-- either of the two it would estimate with the values of other tenants.
+DO $$
+DECLARE
+    name text;
+BEGIN
+    FOR name IN
+        SELECT c.relname
+        FROM pg_class AS c
+        WHERE c.relnamespace = '{schema}'::regnamespace AND c.relname = ANY ('{tables}'::text[]) AND c.relkind IN ('r', 'p')
+    LOOP
+        EXECUTE format('CREATE VIEW %1$I WITH (security_barrier) AS SELECT * FROM {schema}.%1$I OFFSET 0', name);
+    END LOOP;
+END
+$$;
+
+-- close_analysts_schema --
+GRANT USAGE ON SCHEMA {analysts} TO {analysts};
+GRANT SELECT ON ALL TABLES IN SCHEMA {analysts} TO {analysts};
+RESET ROLE;
+SET LOCAL search_path = pg_catalog;
+REVOKE {reader} FROM CURRENT_USER;
 
 -- tenant_of_analyst --
 -- Whose rows an analyst may see. It runs as its owner, because an analyst may not read who the others are, nor ask for them.
