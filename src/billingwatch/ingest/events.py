@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 from billingwatch.clock import EARLIEST, LATEST
 from billingwatch.errors import EventNotFound
@@ -39,10 +40,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventWithPayload(Event, frozen=True, kw_only=True):
-    """A recorded event; `payload` is the body as it was signed. A body that is not JSON to PostgreSQL is in `body`, and `payload` is null."""
+    """A recorded event with its body as it was signed: in `payload`, or in `body` if PostgreSQL does not accept it as JSON."""
 
     payload: msgspec.Raw
-    body: bytes | None
+    body: Annotated[bytes | None, Meta(description="In base64, and then `payload` is null; null for a body that is JSON")]
 
 
 class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
