@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from billingwatch.api.body import EVENT_LIMIT
 from billingwatch.errors import (
     EventMalformed,
     Overloaded,
@@ -20,7 +21,7 @@ from billingwatch.errors import (
 )
 from billingwatch.ingest.activity import Activity
 from billingwatch.ingest.rate_limit import RateLimit
-from billingwatch.ingest.receive import BODY_LIMIT, Receiver
+from billingwatch.ingest.receive import Receiver
 from billingwatch.ingest.recorder import Recorded
 from billingwatch.tenancy.lanes import Lane
 from billingwatch.tenancy.provision import add_secret, list_secrets, remove_secret
@@ -232,7 +233,7 @@ async def test_body_that_is_not_utf_8_is_stored_as_its_bytes(make_receiver, rows
 
 async def test_large_body_is_read_and_stored_like_a_small_one(make_receiver, rows, acme):
     tenant, token = acme
-    body = BODY[:-1] + b', "notes": "' + b"x" * (BODY_LIMIT - len(BODY) - 13) + b'"}'
+    body = BODY[:-1] + b', "notes": "' + b"x" * (EVENT_LIMIT - len(BODY) - 13) + b'"}'
 
     await make_receiver().receive(token, body, sign(body))
 

@@ -7,7 +7,7 @@ from litestar.types import Receive
 from billingwatch.errors import BodyTooLarge
 from billingwatch.ingest.body_budget import SMALL_BODY, BodyBudget
 
-BODY_LIMIT = 1024 * 1024  # bytes; an event of Stripe is smaller
+EVENT_LIMIT = 1024 * 1024  # bytes; an event of Stripe is smaller
 _DIGITS = 10  # of a declared length; more are too large in any case
 
 
@@ -47,9 +47,9 @@ class Body:
             chunk = message.get("body", b"")
             size += len(chunk)
             if size > SMALL_BODY and not self._counted:
-                self._count(BODY_LIMIT)
-            if size > BODY_LIMIT:
-                raise BodyTooLarge(limit=BODY_LIMIT)
+                self._count(EVENT_LIMIT)
+            if size > EVENT_LIMIT:
+                raise BodyTooLarge(limit=EVENT_LIMIT)
             chunks.append(chunk)
             if not message.get("more_body", False):
                 self.complete = True
@@ -61,7 +61,7 @@ class Body:
             self._counted = 0
 
     def _count(self, size: int) -> None:
-        if size > BODY_LIMIT:
-            raise BodyTooLarge(limit=BODY_LIMIT)
+        if size > EVENT_LIMIT:
+            raise BodyTooLarge(limit=EVENT_LIMIT)
         self._budget.take(self._tenant_id, size)
         self._counted = size

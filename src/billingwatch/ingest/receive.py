@@ -9,6 +9,7 @@ from datetime import datetime
 from billingwatch.errors import (
     DatabaseUnavailable,
     Overloaded,
+    SecretKeyUnusable,
     SignatureInvalid,
     SignaturesLimited,
     TenantBeingRemoved,
@@ -57,7 +58,8 @@ class Receiver:
     async def receive(self, tenant: Tenant, body: bytes, signature: str | None) -> Recorded:
         """Record one delivery.
 
-        Raises TenantUnconfigured, SignatureInvalid, SignaturesLimited, RateLimited, EventMalformed, Overloaded.
+        Raises TenantUnconfigured, SecretKeyUnusable, SignatureInvalid, SignaturesLimited, RateLimited, EventMalformed,
+        Overloaded.
         """
         received_at = self._clock()
         payload = signed_text(body)
@@ -83,12 +85,15 @@ class Receiver:
         # Every delivery is verified, so that a flood of forged ones takes nothing from Stripe's.
         try:
             return verify(payload, signature, tenant.secrets, as_of=received_at)
-        except SignatureInvalid:
+        except SignatureInvalid as error:
             try:
                 self._signature_limit.admit(tenant)
             except SignaturesLimited:
                 await self._signature_limit.hold_back()
                 raise
+            if tenant.unreadable_secrets:
+                # The secret that signed it may be the one that cannot be decrypted: let Stripe deliver it again.
+                raise SecretKeyUnusable(reason="one of the tenant's signing secrets cannot be decrypted") from error
             raise
 
 
