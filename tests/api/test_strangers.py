@@ -174,7 +174,7 @@ async def test_paused_tenant_receives_and_removed_one_is_not_found(
     settings: Settings, control: Any, acme: Acme, provision_tenant: Any
 ) -> None:
     _, going = await provision_tenant("going", secrets=("whsec_of_the_one_that_goes",))
-    await control.execute("UPDATE control.tenants SET status = CASE name WHEN 'acme' THEN 'paused' ELSE 'removing' END")
+    await control.execute("UPDATE control.tenants SET paused_at = now(), status = CASE name WHEN 'acme' THEN 'paused' ELSE 'removing' END")
     with running(settings, processing=False) as url:
         async with httpx.AsyncClient(base_url=url) as http:
             paused = await post(http, acme[1].webhook_token, event())

@@ -13,6 +13,7 @@ from billingwatch.errors import (
     SignatureInvalid,
     SignaturesLimited,
     TenantBeingRemoved,
+    TenantUnconfigured,
     WebhookTokenUnknown,
 )
 from billingwatch.ingest.activity import Activity
@@ -25,6 +26,7 @@ from billingwatch.ingest.signature import verify
 from billingwatch.tenancy.registry import Registry
 from billingwatch.tenancy.tenants import Tenant
 
+UNREADABLE = "a secret of this tenant was encrypted with another key"  # and may be the one that signed the delivery
 READ_INLINE = 32 * 1024  # bytes of a body; scanning a malformed one takes up to 8 ms here, and 260 ms at the limit
 
 
@@ -85,15 +87,18 @@ class Receiver:
         # Every delivery is verified, so that a flood of forged ones takes nothing from Stripe's.
         try:
             return verify(payload, signature, tenant.secrets, as_of=received_at)
-        except SignatureInvalid as error:
-            try:
-                self._signature_limit.admit(tenant)
-            except SignaturesLimited:
-                await self._signature_limit.hold_back()
-                raise
+        except (SignatureInvalid, TenantUnconfigured) as error:
+            if isinstance(error, SignatureInvalid):
+                await self._count_forged(tenant)
             if tenant.unreadable_secrets:
-                # The secret that signed it may be the one that cannot be decrypted: let Stripe deliver it again.
-                raise SecretKeyUnusable(reason="one of the tenant's signing secrets cannot be decrypted") from error
+                raise SecretKeyUnusable(reason=UNREADABLE) from error
+            raise
+
+    async def _count_forged(self, tenant: Tenant) -> None:
+        try:
+            self._signature_limit.admit(tenant)
+        except SignaturesLimited:
+            await self._signature_limit.hold_back()
             raise
 
 
