@@ -230,6 +230,32 @@ async def has(customers, tenant: Tenant, expected: list[str]) -> bool:
 
 
 @pytest.mark.schema_isolation
+@pytest.mark.parametrize("table", ["customers", "states", "anomalies"])
+async def test_locked_table_of_a_tenant_delays_no_other_on_its_lane(
+    make_processor, provision_tenant, record, pending, customers, connect, monkeypatch, table
+):
+    monkeypatch.setattr(worker_module, "LOCKED_SECONDS", 0.2)
+    locked, other = [(await provision_tenant(name))[0] for name in ("locked", "other")]
+    for tenant in (locked, other):
+        await record(tenant, "evt_1")
+    holder = await connect()
+
+    with capture_logs() as logs:
+        async with tenant_scope(holder, locked) as scoped:
+            await scoped.execute(f"LOCK TABLE {table}")
+            make_processor(lanes=1)
+            await until(lambda: one(pending))
+            assert await customers(other) == ["cus_1"]
+        await until(lambda: none(pending))
+
+    assert await customers(locked) == ["cus_1"]
+    assert [line["event"] for line in logs if "locked" in line["event"]] == ["worker.tenant_locked", "worker.tenant_unlocked"]
+
+
+async def one(pending: Callable[[], Awaitable[int]]) -> bool:
+    return await pending() == 1
+
+
 async def test_what_is_pending_for_a_tenant_that_is_gone_is_forgotten(make_processor, tenant, record, pending, control):
     await record(tenant, "evt_1")
     await control.execute(f"DROP SCHEMA {tenant.schema_name} CASCADE; DELETE FROM control.tenants")

@@ -124,7 +124,7 @@ async def _visit(lane: Lane, tenant: Tenant, *, as_of: datetime, limit: int, jud
             await judge.time(now=judge_now, complete=not claim.more, events=bool(claim.events))
             # Last: after downtime an anomaly that goes on has only now been seen again.
             await judge.settle()
-        except UNAVAILABLE:
+        except (*UNAVAILABLE, asyncpg.LockNotAvailableError):
             raise
         except Exception as error:
             if guarded:

@@ -38,6 +38,7 @@ POLL_SECONDS = 0.25  # how soon events are seen that other processes recorded
 BALANCE_SECONDS = 2.0  # how soon a dead process's lanes are taken over
 CLOSE_SECONDS = 8.0  # that closing waits for the visits under way
 LEAVE_SECONDS = 2.0  # that closing waits for the database to delete this process's row
+LOCKED_SECONDS = 5.0  # before a tenant whose tables are locked is visited again
 BACKOFF_SECONDS = (1, 5, 30, 120, 300)  # before a tenant whose visit failed is visited again
 
 
@@ -71,6 +72,7 @@ class Processor:
         self._clock = clock
         self._lanes = [WorkLane(number, lane) for number, lane in enumerate(lanes.lanes)]
         self._failures: dict[int, tuple[int, float]] = {}
+        self._locked: set[int] = set()  # tenants whose last visit found a table locked
         self._workers = [SupervisedTask(f"work lane {lane.number}", partial(self._work, lane)) for lane in self._lanes]
         self._poller = SupervisedTask("processor poll", self._poll)
         self._stopping = False
@@ -137,6 +139,9 @@ class Processor:
             return
         except TenantOutdated:
             return  # Costs nothing to ask again, so that it goes on as soon as the tenant is migrated; the service said at its start who is behind.
+        except asyncpg.LockNotAvailableError as error:
+            self._skip_locked(tenant_id, error)
+            return
         except (asyncpg.PostgresError, BillingWatchError) as error:
             self._back_off(tenant_id)
             metrics.visit_failures.inc()
@@ -148,6 +153,9 @@ class Processor:
             log.exception("worker.visit_failed", tenant_id=tenant_id)
             return
         self._failures.pop(tenant_id, None)
+        if tenant_id in self._locked:
+            self._locked.discard(tenant_id)
+            log.info("worker.tenant_unlocked", tenant_id=tenant_id)
         metrics.visit.observe(loop.time() - began)
         if done.more:
             lane.call(tenant_id)
@@ -239,6 +247,14 @@ class Processor:
         failures = self._failures.get(tenant_id, (0, 0.0))[0]
         seconds = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)]
         self._failures[tenant_id] = (failures + 1, asyncio.get_running_loop().time() + seconds)
+
+    def _skip_locked(self, tenant_id: int, error: asyncpg.LockNotAvailableError) -> None:
+        """Visit the tenant again in `LOCKED_SECONDS`; log the first of several attempts."""
+        metrics.visit_failures.inc()
+        if tenant_id not in self._locked:
+            self._locked.add(tenant_id)
+            log.warning("worker.tenant_locked", tenant_id=tenant_id, error=str(error), retry_in_seconds=LOCKED_SECONDS)
+        self._failures[tenant_id] = (0, asyncio.get_running_loop().time() + LOCKED_SECONDS)
 
     def _backing_off(self, tenant_id: int) -> bool:
         return tenant_id in self._failures and self._failures[tenant_id][1] > asyncio.get_running_loop().time()
