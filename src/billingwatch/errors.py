@@ -7,7 +7,7 @@ BillingWatchError
 ├── FleetSettingMismatch · FleetSettingInUse · NotReady
 ├── TenantNotFound · TenantNameTaken · TenantNameInvalid · TenantBeingRemoved · TenantPaused · RemovalUnfinished
 ├── SecretInvalid · SecretsFull · SecretNotFound · SecretKeyUnusable · RotationRunning
-├── EventNotFound · DeadLetterNotFound · AnomalyNotFound · AnomalyClosed · AnalystNotFound · AnalystsNotPermitted · AnalystRemains
+├── EventNotFound · DeadLetterNotFound · AnomalyNotFound · AnomalyClosed · AnalystNotFound · AnalystsNotPermitted · AnalystRemains · AnalystBusy
 ├── DetectorNotFound · ThresholdsInvalid · MuteNotFound · MutesFull · BacktestFailed
 ├── WebhookTokenUnknown · SignatureInvalid · SignatureOutOfTime · SignaturesLimited · EventMalformed
 ├── TenantUnconfigured · RateLimited · Overloaded · BodyTooLarge · BodiesFull
@@ -341,6 +341,12 @@ class AnalystRemains(BillingWatchError):
 
     def __init__(self, *, role: str, reason: str) -> None:
         super().__init__(role=role, reason=reason, hint=f"run `DROP OWNED BY {role}` there, then revoke it again")
+
+
+class AnalystBusy(BillingWatchError):
+    """`{role}` cannot be changed: its sessions lock the role again each time they are ended"""
+
+    hint = "stop the program that uses its password, then run the command again"
 
 
 class Unauthenticated(BillingWatchError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -25,6 +25,7 @@ from billingwatch.tenancy.analysts import (
     AnalystCreated,
     analyst_dsn,
     create_analyst,
+    list_analysts,
     revoke_analyst,
     rotate_analyst,
     scram_verifier,
@@ -98,7 +99,8 @@ async def acme(service: str, isolation: Isolation, seal: Seal) -> AsyncIterator[
     await provision(control, seal, "acme")
     made = await create_analyst(control, "acme")
     yield Installation(service, control, made)
-    await revoke_analyst(control, made.role)
+    for analyst in await list_analysts(control):
+        await revoke_analyst(control, analyst.role)
     await control.close()
 
 
@@ -297,6 +299,22 @@ async def test_rotated_password_replaces_the_old_one_and_ends_sessions(acme: Ins
     again = await acme.connect(made.password)
     assert (made.role, made.schema_name) == (acme.analyst.role, acme.analyst.schema_name)
     await again.close()
+
+
+@pytest.mark.parametrize("shut_out", [rotate_analyst, revoke_analyst])
+async def test_analyst_who_locks_its_own_role_is_shut_out_at_once(
+    acme: Installation, shut_out: Callable[[ControlConnection, str], Awaitable[object]]
+) -> None:
+    session = await acme.connect()
+    await session.execute("SET default_transaction_read_only = off; SET idle_in_transaction_session_timeout = 0")
+    await session.execute("BEGIN; ALTER ROLE CURRENT_USER SET work_mem = '1MB'; ALTER ROLE CURRENT_USER PASSWORD 'mine'")
+
+    async with asyncio.timeout(10):
+        await shut_out(acme.control, acme.analyst.role)
+
+    assert await has_ended(session)
+    with pytest.raises((asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError)):
+        await acme.connect()
 
 
 async def test_other_sessions_show_an_analyst_no_name_of_a_tenant(acme: Installation, open_lane: Callable[..., Any]) -> None:

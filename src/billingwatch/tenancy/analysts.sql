@@ -135,6 +135,12 @@ SELECT format('ALTER ROLE %I NOLOGIN', r.rolname) || CASE WHEN s.rolsuper THEN '
 FROM pg_roles AS r, pg_roles AS s
 WHERE r.rolname = $1 AND s.rolname = current_user;
 
+-- limit_lock_wait --
+SET LOCAL lock_timeout = '500ms';
+
+-- unlimit_lock_wait --
+SET LOCAL lock_timeout = 0;
+
 -- end_sessions --
 -- Waits up to five seconds for each to end.
 SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = $1;
