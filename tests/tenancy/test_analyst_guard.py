@@ -145,6 +145,31 @@ async def modern(session: asyncpg.Connection) -> bool:
     return session.get_server_version().major >= 17
 
 
+async def test_session_that_stops_writers_is_ended(acme: Installation, database: str) -> None:
+    admin = await asyncpg.connect(urlsplit(acme.dsn)._replace(netloc=urlsplit(database).netloc, query=urlsplit(database).query).geturl())
+    await admin.execute("DROP EVENT TRIGGER IF EXISTS billingwatch_analysts")
+    reader, session = await acme.connect(), await acme.connect()
+    await reader.execute("BEGIN; SELECT FROM events")
+    await session.execute("SET default_transaction_read_only = off; SET statement_timeout = 0")
+    rule = asyncio.create_task(session.execute("CREATE RULE r AS ON INSERT TO events DO INSTEAD NOTHING"))
+    async with asyncio.timeout(10):
+        while not await admin.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = $1", session.get_server_pid()):
+            await asyncio.sleep(0.01)
+
+    with capture_logs() as logs:
+        assert await acme.guard().check()
+
+    assert await has_ended(session)
+    with pytest.raises(ENDED):
+        await rule
+    assert [line["reason"] for line in logs if line["event"] == "analysts.session_ended"] == ["lock"]
+    assert await reader.fetchval("SELECT 1") == 1
+    # A guard that may do so also closes what let the session wait for the lock.
+    may = await acme.control.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+    assert await admin.fetchval("SELECT count(*) FROM pg_event_trigger WHERE evtname = 'billingwatch_analysts'") == int(may)
+    await admin.close()
+
+
 async def test_idle_session_is_ended_and_a_young_one_stays(acme: Installation) -> None:
     session = await acme.connect()
     await session.fetch("SELECT 1")

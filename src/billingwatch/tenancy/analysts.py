@@ -229,9 +229,11 @@ async def set_defaults(control: ControlConnection, role: str, schema_name: str) 
 
 async def secure_database(control: ControlConnection) -> tuple[Door, ...]:
     """Take from PUBLIC what an analyst could do harm with. Returns what is left, for want of rights; nothing to do the second time."""
+    is_superuser = await control.fetchval(sql["is_superuser"])
     for door in await control.fetch(sql["open_doors"]):
-        # Without the right to do so, both are warnings and do nothing.
-        await control.execute(f"{door['keep']}; {door['close']}")
+        # Without the right to do so, both are warnings and do nothing, except where only a superuser has it.
+        if is_superuser or not door["superusers_only"]:
+            await control.execute(f"{door['keep']}; {door['close']}")
     return tuple(Door(deed=door["deed"], remedy=f"{door['keep']}; {door['close']};") for door in await control.fetch(sql["open_doors"]))
 
 
