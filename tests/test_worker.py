@@ -165,6 +165,22 @@ async def test_two_processors_share_the_lanes_and_one_takes_over_when_the_other_
     await until(lambda: none(pending))
 
 
+async def test_lanes_of_a_frozen_processor_are_taken_over(make_processor, provision_tenant, record, pending, monkeypatch):
+    frozen = make_processor()
+    second = make_processor()
+    await until(lambda: is_(lambda: len(owned(frozen)) == len(owned(second)) == 1))
+    monkeypatch.setattr(worker_module, "FROZEN_SECONDS", 1.0)
+
+    with capture_logs() as logs:
+        await frozen._poller.stop()  # Its sessions stay, as after SIGSTOP.
+        await until(lambda: is_(lambda: owned(second) == [0, 1]))
+
+    for name in ("one", "two"):
+        await record((await provision_tenant(name))[0], "evt_1")
+    await until(lambda: none(pending))
+    assert [line["lanes"] for line in logs if line["event"] == "worker.frozen_processor_ended"] == [1]
+
+
 async def test_more_processors_than_lanes_leave_some_without_and_none_contended(make_processor):
     processors = [make_processor() for _ in range(3)]
 
