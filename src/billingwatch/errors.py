@@ -14,7 +14,7 @@ BillingWatchError
 ├── CallsExceeded · LanesBusy · QueryTooSlow
 ├── ApiKeyReadOnly · ApiKeyNotFound · ApiKeyNameTaken · ApiKeyNameInvalid · ApiKeysFull
 ├── Unauthenticated
-└── InputInvalid
+└── InputInvalid · OutputLost
 """
 
 from __future__ import annotations
@@ -351,6 +351,12 @@ class AnalystBusy(BillingWatchError):
 
 class Unauthenticated(BillingWatchError):
     """send the tenant's API key as `Authorization: Bearer <api key>`"""
+
+
+class OutputLost(BillingWatchError):
+    """the command is done, but its output could not be written: {reason}"""
+
+    hint = "revoke or rotate the key, password or URL that it was to show, or run it again if it only reads"
 
 
 class InputInvalid(BillingWatchError):
