@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 import msgspec
+import structlog
 
 from billingwatch.errors import AnalystBusy, AnalystNotFound, AnalystRemains, AnalystsNotPermitted, TenantNotFound
 from billingwatch.postgres import migrations
@@ -26,6 +27,7 @@ from billingwatch.tenancy.isolation import analysts_schema, isolation_of
 from billingwatch.tenancy.provision import find_tenant
 from billingwatch.tenancy.tenants import TenantId
 
+log = structlog.get_logger()
 sql = load_statements(__file__, "analysts.sql")
 
 # By name: a table that comes later, such as one with the tokens of alert channels, stays closed until somebody adds it here.
@@ -163,6 +165,12 @@ async def _alter_role(control: ControlConnection, role: str, statement: str) -> 
             await control.execute(sql["unlimit_lock_wait"])
             return
     raise AnalystBusy(role=role) from failure
+
+
+async def end_readers(control: ControlConnection, schema_name: str) -> None:
+    """End the sessions of analysts that hold a lock on the schema's tables or on the views over them."""
+    for row in await control.fetch(sql["end_readers"], [schema_name, analysts_schema(schema_name)]):
+        log.warning("analysts.session_ended", pid=row["pid"], role=row["role"], reason="migration")
 
 
 async def list_analysts(control: ControlConnection, tenant_name: str | None = None) -> list[AnalystRow]:

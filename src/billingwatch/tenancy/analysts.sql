@@ -164,5 +164,18 @@ SET LOCAL lock_timeout = 0;
 -- Waits up to five seconds for each to end.
 SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = $1;
 
+-- end_readers --
+-- Those that hold a lock on a table or view of the schemas.
+SELECT h.pid, s.usename AS role, pg_terminate_backend(h.pid, 1000) AS ended
+FROM (
+    SELECT DISTINCT l.pid
+    FROM pg_locks AS l
+    JOIN pg_class AS c ON c.oid = l.relation
+    JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND n.nspname = ANY ($1::text[])
+) AS h
+JOIN pg_stat_activity AS s ON s.pid = h.pid
+JOIN control.analysts AS a ON a.role_name = s.usename;
+
 -- render_drop --
 SELECT format('DROP OWNED BY %1$I; DROP ROLE %1$I', $1::text);
