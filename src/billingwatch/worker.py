@@ -27,7 +27,7 @@ from billingwatch.tenancy.lanes import Lane, Lanes, answer_within, control_plane
 from billingwatch.tenancy.migrate import ensure_control_plane, tell_fleet_state
 from billingwatch.tenancy.processors import REPORT_SECONDS, register_processor, report_processor, unregister_processor
 from billingwatch.tenancy.registry import Registry
-from billingwatch.tenancy.sealing import open_seal
+from billingwatch.tenancy.sealing import check_key_setting, open_seal
 from billingwatch.visit import sql as visit_sql
 from billingwatch.visit import visit
 
@@ -272,6 +272,7 @@ async def processing(settings: Settings, dsn: str, clock: Callable[[], datetime]
 
     Raises DatabaseUnavailable, SchemaOutdated, SecretKeyUnusable, FleetSettingMismatch.
     """
+    check_key_setting(settings)
     control = Lane(dsn, "control", statement_timeout=settings.statement_timeout)
     try:
         async with control_plane(control) as connection:

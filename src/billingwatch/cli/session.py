@@ -17,7 +17,7 @@ from billingwatch.settings import Settings, load_settings
 from billingwatch.tenancy.fleet_settings import check_fleet_settings, check_key_sample, key_sample
 from billingwatch.tenancy.migrate import ensure_control_plane
 from billingwatch.tenancy.registry import load_tenant
-from billingwatch.tenancy.sealing import Seal, open_seal
+from billingwatch.tenancy.sealing import Seal, check_key_setting, open_seal
 from billingwatch.tenancy.tenants import Tenant
 
 T = TypeVar("T")
@@ -64,6 +64,7 @@ async def check_database(settings: Settings, database: Database) -> None:
 
     Raises DatabaseUnavailable, SchemaOutdated, SecretKeyUnusable, FleetSettingMismatch.
     """
+    check_key_setting(settings)
     async with _connected(settings, database, prepare=True) as session:
         seal = open_seal(settings, may_create=session.key_sample is None)
         await check_fleet_settings(session.control, settings, seal)

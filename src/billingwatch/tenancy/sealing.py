@@ -88,6 +88,12 @@ def open_seal(settings: Settings, *, may_create: bool = True) -> Seal:
     return Seal(read_key_file(path), reread=lambda: read_key_file(path))
 
 
+def check_key_setting(settings: Settings) -> None:
+    """Raise SecretKeyUnusable for a wrong BILLINGWATCH_SECRET_KEY, without a database. A key file is left alone."""
+    if key_file(settings) is None:
+        open_seal(settings)
+
+
 def key_file(settings: Settings) -> Path | None:
     """Return the file that holds the keys; None when BILLINGWATCH_SECRET_KEY does."""
     return None if settings.secret_key or settings.database_url is not None else settings.data_dir / KEY_FILE
