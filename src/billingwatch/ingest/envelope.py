@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from billingwatch.billing.shapes import account_in_context
 from billingwatch.errors import EventMalformed
 
 Disposition = Literal["process", "ignored", "needs_fetch"]
@@ -39,6 +40,7 @@ class _Body(msgspec.Struct, frozen=True):
     livemode: bool = True
     api_version: _Word | None = None
     account: _Word | None = None
+    user_id: object = None
     context: object = None
     data: _Data | None = None
     related_object: _RelatedObject | None = None
@@ -74,9 +76,7 @@ def read_envelope(body: bytes) -> Envelope:
     except (msgspec.DecodeError, RecursionError, ValueError, OverflowError) as error:
         raise EventMalformed(reason=str(error)) from error
     thin = event.object_ == THIN
-    account = event.account
-    if account is None and thin and isinstance(event.context, str) and event.context.startswith("acct_"):
-        account = _plain_text(event.context)
+    account = event.account or _plain_text(event.user_id) or _plain_text(account_in_context(event.context))
     inside = event.related_object if thin else event.data.object_ if event.data else None
     return Envelope(
         event_id=event.id,
