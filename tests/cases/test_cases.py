@@ -78,3 +78,52 @@ async def test_returned_bank_debit_is_no_revenue(outcome):
 
 async def test_events_of_every_kind_are_stored(outcome):
     assert len((await outcome("events_of_every_kind")).tables["events"]) == 17
+
+
+async def test_uncaptured_rest_of_old_api_is_no_refund(outcome):
+    assert revenue(await outcome("partial_capture_legacy")) == [(None, "usd", 20300, 0, 20300)]
+
+
+async def test_price_in_other_currency_leaves_mrr_unknown(outcome):
+    (row,) = (await outcome("multi_currency_price")).tables["subscriptions"]
+
+    assert (row["currency"], row["mrr"]) == ("eur", None)
+    assert [item["unit_amount"] for item in row["items"]] == [None]
+
+
+async def test_two_invoices_of_one_amount_are_no_duplicate(outcome):
+    assert (await outcome("two_invoices_one_amount_basil")).found() == []
+
+
+async def test_written_off_sent_invoice_is_payment_recovery(outcome):
+    ended = await outcome("written_off_sent_invoice")
+
+    assert [one for one, _ in ended.found()] == ["payment_recovery"]
+    assert ended.anomalies()[0]["amounts"] == {"usd": 50000}
+    assert "was written off after no attempt" in ended.anomalies()[0]["summary"]
+
+
+async def test_due_date_of_zero_is_no_date(outcome):
+    ended = await outcome("sepa_dispute_due_zero")
+
+    assert [row["evidence_due_at"] for row in ended.tables["disputes"]] == [None]
+
+
+async def test_invoice_whose_payment_is_detached_is_open_again(outcome):
+    (row,) = (await outcome("invoice_payment_detached")).tables["invoices"]
+
+    assert (row["status"], row["amount_remaining"]) == ("open", 30000)
+
+
+async def test_user_id_of_2016_names_the_connected_account(outcome):
+    ended = await outcome("connect_user_id")
+
+    assert sorted(revenue(ended), key=str) == [("acct_alpha", "usd", 7000, 0, 7000), (None, "usd", 5000, 0, 5000)]
+    assert {row["event_id"]: row["account"] for row in ended.tables["events"]}["evt_connect_user_id_002"] == "acct_alpha"
+
+
+async def test_exhausted_retries_of_2018_are_payment_recovery(outcome):
+    ended = await outcome("retries_exhausted_2018")
+
+    assert [row["collection_method"] for row in ended.tables["invoices"]] == ["charge_automatically"]
+    assert [one for one, _ in ended.found()] == ["payment_recovery"]

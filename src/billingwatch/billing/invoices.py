@@ -12,13 +12,13 @@ from billingwatch.billing.shapes import (
     INTEGER_MAX,
     Fields,
     currency,
+    date_seconds,
     entries,
     flag,
     identity,
     instant,
     reference,
     required,
-    seconds,
     section,
     text,
     whole,
@@ -26,7 +26,8 @@ from billingwatch.billing.shapes import (
 from billingwatch.billing.versions import Stage, place, rank
 
 STATES = ("unknown", "draft", "open", "uncollectible", "paid", "void", "deleted")
-FINAL = frozenset({"paid", "void", "deleted"})
+# Not `paid`: a payment can be detached from its invoice, which is open again.
+FINAL = frozenset({"void", "deleted"})
 ATTEMPTS_MAX, PAID_MAX = 999, 10**13 - 1  # the parts of a rank's progress that count attempts and paid minor units
 
 
@@ -48,7 +49,7 @@ def read_invoice_payment(event: Event, payment: Fields) -> list[Row]:
     known = {
         "id": required(reference(payment, "invoice"), "invoice"),
         "currency": currency(payment),
-        "created": seconds(payment, "created"),
+        "created": date_seconds(payment, "created"),
     }
     return [_row(event, known, status="unknown", payment_ids=payment_ids, stage=Stage.HEARD_OF)]
 
@@ -64,7 +65,7 @@ def _row(event: Event, invoice: Fields, *, status: str, payment_ids: set[str], s
         number=text(invoice, "number"),
         status=status,
         billing_reason=text(invoice, "billing_reason"),
-        collection_method=text(invoice, "collection_method"),
+        collection_method=text(invoice, "collection_method") or text(invoice, "billing"),  # `billing` until 2019-10-17
         currency=currency(invoice),
         total=whole(invoice, "total"),
         subtotal=whole(invoice, "subtotal"),
@@ -175,7 +176,7 @@ def _line(line: Fields) -> Json:
         "quantity": whole(line, "quantity"),
         "proration": bool(flag(details, "proration") if proration is None else proration),
         "subscription_item_id": reference(line, "subscription_item") or reference(details, "subscription_item"),
-        "period_start": seconds(period, "start"),
-        "period_end": seconds(period, "end"),
+        "period_start": date_seconds(period, "start"),
+        "period_end": date_seconds(period, "end"),
         "discounted": bool(line.get("discounts")),
     }
