@@ -127,3 +127,27 @@ async def test_exhausted_retries_of_2018_are_payment_recovery(outcome):
 
     assert [row["collection_method"] for row in ended.tables["invoices"]] == ["charge_automatically"]
     assert [one for one, _ in ended.found()] == ["payment_recovery"]
+
+
+async def test_cancelled_hold_of_old_api_is_no_refund(outcome):
+    ended = await outcome("hold_released_legacy")
+
+    assert ended.found() == []
+    assert [row["released"] for row in ended.tables["refunds"]] == [True]
+
+
+async def test_failed_refund_counts_as_revenue_again(outcome):
+    assert revenue(await outcome("refund_failed")) == [(None, "usd", 10000, 0, 10000)]
+
+
+async def test_cart_of_two_sellers_is_no_duplicate(outcome):
+    assert (await outcome("cart_of_two_sellers")).found() == []
+
+
+async def test_equal_subscriptions_within_seconds_are_duplicate(outcome):
+    ended = await outcome("subscribed_twice")
+    (anomaly,) = [row for row in ended.anomalies() if row["detector"] != "silent_lapse"]  # the stream ends, the subscriptions do not
+
+    assert (anomaly["detector"], anomaly["amounts"]) == ("duplicate_charge", {"usd": 2900})
+    assert anomaly["evidence"]["objects"]["subscriptions"] == ["sub_t1", "sub_t2"]
+    assert "sub_t1 and sub_t2" in anomaly["summary"]

@@ -79,9 +79,9 @@ def test_a_thin_event_is_read():
         ({"request": "req_1"}, {}),  # before 2017
         ({"account": "acct_2"}, {"account": "acct_2"}),
         ({"account": None}, {"account": None}),
-        ({"context": "acct_2"}, {"account": "acct_2"}),
-        ({"user_id": "acct_2"}, {"account": "acct_2"}),
-        ({"user_id": 2}, {"account": None}),  # a thin event's word
+        ({"context": "acct_2"}, {"account": "acct_2"}),  # an organization's endpoint
+        ({"user_id": "acct_2"}, {"account": "acct_2"}),  # until 2017-05-25
+        ({"user_id": 2}, {"account": None}),
         ({"type": "something.nobody.knows"}, {"type": "something.nobody.knows"}),
         ({"object": None}, {"thin": False}),
         ({"data": None}, {"object_id": None}),

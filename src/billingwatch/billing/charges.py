@@ -45,7 +45,9 @@ def read_charge(event: Event, charge: Fields) -> list[Row]:
     amount_captured = whole(charge, "amount_captured")
     if amount_captured is None:
         amount_captured = amount if captured and status != "failed" else 0
-    refunded = _money_refunded(event, charge, amount=amount, amount_captured=amount_captured)
+    refunded = whole(charge, "amount_refunded") or 0
+    released = min(refunded, amount - amount_captured) if event.shaped_before(RELEASE_NO_REFUND) else 0
+    refunded = max(refunded - max(released, 0), 0)
     disputed = bool(flag(charge, "disputed") or charge.get("dispute"))
     outcome = section(charge, "outcome")
     method_type, method = _payment_method(charge)
@@ -74,6 +76,8 @@ def read_charge(event: Event, charge: Fields) -> list[Row]:
         card_fingerprint=fingerprint if is_card else None,
         card_country=text(method, "country") if is_card else None,
         order_reference=_order_reference(charge),
+        destination=_destination(charge),
+        amount_released=max(released, 0),
         **event.stamp(
             instant(charge, "created"),
             # An expired authorization is over, but its object still says succeeded: later events must not revive it.
@@ -111,14 +115,6 @@ def _names_invoice(description: str | None) -> bool:
     return INVOICE_DESCRIPTION.fullmatch(description or "") is not None
 
 
-def _money_refunded(event: Event, charge: Fields, *, amount: int, amount_captured: int) -> int:
-    """Return what of the captured money was given back, without the uncaptured rest that older API versions count."""
-    refunded = whole(charge, "amount_refunded") or 0
-    if event.shaped_before(RELEASE_NO_REFUND):
-        refunded -= amount - amount_captured
-    return max(refunded, 0)
-
-
 def _decline_code(outcome: Fields) -> str | None:
     by_issuer = text(outcome, "reason") if text(outcome, "type") == "issuer_declined" else None
     return by_issuer or text(outcome, "network_decline_code")
@@ -137,6 +133,12 @@ def _payment_method(charge: Fields) -> tuple[str | None, Fields]:
         kind = text(source, "type") or kind
         return kind, section(source, kind)
     return kind, source
+
+
+def _destination(charge: Fields) -> str | None:
+    """Read the seller's account: `transfer_data` since 2018, `destination` before; `on_behalf_of` where transfers are made apart."""
+    receiver = reference(section(charge, "transfer_data"), "destination") or reference(charge, "destination")
+    return receiver or reference(charge, "on_behalf_of")
 
 
 def _order_reference(charge: Fields) -> str | None:

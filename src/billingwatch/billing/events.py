@@ -8,7 +8,17 @@ from typing import TypedDict
 
 import msgspec
 
-from billingwatch.billing.shapes import Fields, ProjectionError, account_in_context, from_seconds, reference, required, seconds, section, text
+from billingwatch.billing.shapes import (
+    Fields,
+    ProjectionError,
+    account_in_context,
+    from_seconds,
+    reference,
+    required,
+    seconds,
+    section,
+    text,
+)
 from billingwatch.billing.versions import Stage, version
 
 

@@ -24,7 +24,7 @@ from billingwatch.billing.shapes import from_seconds
 Kind: TypeAlias = Literal["customer", "first_charge", "invoice", "payment_method", "subscription", "turn"]
 
 KINDS: Mapping[type[Row], Kind] = {Customer: "customer", Invoice: "invoice", PaymentMethod: "payment_method", Subscription: "subscription"}
-FIRST_CHARGES = 5  # of a customer in a currency; there may be more of them in the table, never fewer
+FIRST_CHARGES = 5  # of a customer in a currency
 TOLD_WITHIN = timedelta(hours=1)  # of its turn; who hears of a period later may not have heard of its invoice
 UNPAID = frozenset({"open", "uncollectible"})
 LEFT_OUT: Mapping[str, frozenset[str]] = {
