@@ -69,10 +69,13 @@ def _unsettled(rows: Iterable[Row], changes: Iterable[Change]) -> list[str]:
     """Return the charges whose refunds may be worth something else now; most charges have none."""
     found = {change.key for change in changes if change.table == "charges" and not change.inserted and change.columns & SETTLING}
     for row in rows:
-        if isinstance(row, Refund) and row.charge_id is not None:
-            found.add(row.charge_id)
-        elif isinstance(row, Charge) and row.status != "failed" and (row.amount_refunded or row.amount_released or not row.captured):
-            found.add(row.charge_id)
+        match row:
+            case Refund(charge_id=str(charge_id)):
+                found.add(charge_id)
+            case Charge() if row.status != "failed" and (row.amount_refunded or row.amount_released or not row.captured):
+                found.add(row.charge_id)
+            case _:
+                pass
     return sorted(found)
 
 
