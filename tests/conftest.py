@@ -10,6 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import hypothesis
@@ -17,7 +18,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from billingwatch.ingest.envelope import read_envelope
-from billingwatch.ingest.recorder import Delivery
+from billingwatch.ingest.record import Delivery
 from billingwatch.postgres import migrations, revisions
 from billingwatch.postgres.connections import ControlConnection, TenantConnection, discard, open_connection
 from billingwatch.postgres.embedded import EmbeddedServer
@@ -117,8 +118,7 @@ class Server:
         self.dsn = dsn
 
     def dsn_for(self, database: str) -> str:
-        base, _, _ = self.dsn.rpartition("/")
-        return f"{base}/{database}"
+        return urlunsplit(urlsplit(self.dsn)._replace(path=f"/{database}"))
 
 
 @pytest.fixture(scope="session")
@@ -168,7 +168,7 @@ def templates(server: Server) -> Iterator[Callable[[Isolation], str]]:
     yield template_of
     for name in made.values():
         asyncio.run(_drop(server, name))
-    asyncio.run(_drop_roles(server, [f"{name}{suffix}" for name in shared for suffix in ("", "_recorder", "_analysts")]))
+    asyncio.run(_drop_roles(server, [f"{name}{suffix}" for name in shared for suffix in ("", "_recorder", "_analysts", "_reader")]))
 
 
 @pytest.fixture
@@ -242,9 +242,9 @@ def now() -> datetime:
 def make_delivery() -> MakeDelivery:
     """A delivery of an event to a tenant, as if its signature had been verified."""
 
-    def make(tenant: Tenant, event_id: str = "evt_1", *, body: str | None = None, received_at: datetime = NOW) -> Delivery:
+    def make(tenant: Tenant, event_id: str = "evt_1", *, body: str | bytes | None = None, received_at: datetime = NOW) -> Delivery:
         payload = body or f'{{"id": "{event_id}", "object": "event", "type": "ping", "created": 1700000000, "livemode": true}}'
-        envelope = read_envelope(payload.encode())
+        envelope = read_envelope(payload.encode() if isinstance(payload, str) else payload)
         return Delivery(
             tenant=tenant,
             envelope=envelope,
@@ -302,6 +302,71 @@ async def tenant_connection(database: str, tenant: Tenant) -> AsyncIterator[Tena
     async with tenant_scope(connection, tenant) as scoped:
         yield scoped
     await connection.close()
+
+
+class Road:
+    """A connection to the database that a test can cut, mend, freeze and thaw; `dsn` leads over it."""
+
+    def __init__(self, dsn: str) -> None:
+        parts = urlsplit(dsn)
+        self._host, self._port = parts.hostname, parts.port
+        self._open: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server | None = None
+        self._parts = parts
+        self._at = 0
+        self._moving = asyncio.Event()
+        self._moving.set()
+
+    @property
+    def dsn(self) -> str:
+        return self._parts._replace(netloc=self._parts.netloc.replace(f":{self._port}", f":{self._at}")).geturl()
+
+    async def mend(self) -> None:
+        self._server = await asyncio.start_server(self._travel, "127.0.0.1", self._at)
+        self._at = self._server.sockets[0].getsockname()[1]
+
+    async def cut(self) -> None:
+        if self._server:
+            self._server.close()
+            for writer in list(self._open):
+                writer.close()
+            await asyncio.gather(*(writer.wait_closed() for writer in list(self._open)), return_exceptions=True)
+            self._server = None
+
+    def freeze(self) -> None:
+        """Keep every connection open and pass nothing on, as a server that is stopped."""
+        self._moving.clear()
+
+    def thaw(self) -> None:
+        self._moving.set()
+
+    async def _travel(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(self._host, self._port)
+        ends = {writer, back}
+        self._open |= ends
+
+        async def carry(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+            try:
+                while data := await source.read(65536):
+                    await self._moving.wait()
+                    target.write(data)
+                    await target.drain()
+            except OSError:
+                pass
+            finally:
+                target.close()
+
+        await asyncio.gather(carry(reader, back), carry(there, writer))
+        self._open -= ends
+
+
+@pytest.fixture
+async def road(database) -> AsyncIterator[Road]:
+    road = Road(database)
+    await road.mend()
+    yield road
+    road.thaw()
+    await road.cut()
 
 
 class Release:

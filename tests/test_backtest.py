@@ -54,7 +54,9 @@ def test_a_moment_without_an_offset_is_utc(now: datetime):
     assert read_since("2026-03-01T13:00:00+01:00", as_of=now) == now
 
 
-@pytest.mark.parametrize("text", ["", "30", "d", "1.5d", "30 d", "٣d", "-1d", "999999w", "2026-02-30", "9999-12-31T23:59:59-14:00"])
+@pytest.mark.parametrize(
+    "text", ["", "30", "d", "1.5d", "30 d", "٣d", "-1d", "999999w", "2026-02-30", "9999-12-31T23:59:59-14:00", "2026-03-01T00:00:00Z\0"]
+)
 def test_what_is_neither_is_refused(text: str, now: datetime):
     with pytest.raises(InputInvalid, match="`since` is a moment like"):
         read_since(text, as_of=now)

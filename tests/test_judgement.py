@@ -17,10 +17,11 @@ from billingwatch import judgement, metrics
 from billingwatch.detection import engine
 from billingwatch.detection.registry import DETECTORS
 from billingwatch.detection.store import Anomaly, AnomalyFilter, list_anomalies
-from billingwatch.ingest.recorder import record_events
+from billingwatch.ingest.record import record_events
 from billingwatch.judgement import REJUDGED_AFTER
 from billingwatch.tenancy.scope import tenant_scope
 from billingwatch.visit import Visited, visit
+from billingwatch.visit import sql as visit_sql
 
 BROKEN = "SELECT FROM charges AS c WHERE c.amount / (look.number - look.number) > 0"
 OVERFLOWING = (
@@ -262,3 +263,67 @@ async def test_a_lost_connection_is_no_detectors_fault(lane, tenant, record, pos
 
     assert await postponed() == []
     assert (await visit(lane, tenant, as_of=now)).events == 1
+
+
+@pytest.fixture
+def due(control):
+    """(kind, due_at, since) of the visits that are planned, and whether the processor's poll finds the tenant."""
+
+    async def due(as_of: datetime) -> tuple[list[tuple[str, datetime, datetime]], bool]:
+        rows = await control.fetch("SELECT kind, due_at, since FROM control.due_visits ORDER BY kind")
+        found = await control.fetch(visit_sql["tenants_with_work"], as_of, as_of + judgement.FURTHEST)
+        return [tuple(row) for row in rows], bool(found)
+
+    return due
+
+
+async def test_detectors_of_time_run_again_after_the_clock_was_ahead(lane, tenant, record, due, now, monkeypatch):
+    judged: list[tuple[datetime, datetime]] = []
+
+    async def noted_judge_time(connection, *, since, until, **options):
+        judged.append((since, until))
+        return await engine.judge_time(connection, since=since, until=until, **options)
+
+    monkeypatch.setattr(judgement, "judge_time", noted_judge_time)
+    await record(charge_event(1, now - timedelta(minutes=30)))
+    await visit(lane, tenant, as_of=now, judge_now=True)
+    await visit(lane, tenant, as_of=now + timedelta(days=2, hours=2))
+    later = now + timedelta(hours=1, minutes=10)
+    _, found = await due(later)
+    judged.clear()
+
+    await visit(lane, tenant, as_of=later)
+    [(_, due_at, since)], found_again = await due(later)
+    await visit(lane, tenant, as_of=due_at)
+
+    assert found
+    assert not found_again
+    assert later < due_at <= later + judgement.FURTHEST
+    assert since == now + timedelta(hours=1)
+    assert judged == [(now, now + timedelta(hours=1)), (now + timedelta(hours=1), now + timedelta(hours=2))]
+
+
+@pytest.mark.parametrize("kind", ["settle", "rejudge:duplicate_charge"])
+async def test_visit_planned_by_a_clock_that_was_ahead_is_due(lane, tenant, due, control, now, kind):
+    far = now + timedelta(days=2)
+    await control.execute("INSERT INTO control.due_visits VALUES ($1, $2, $3, $4)", tenant.tenant_id, kind, far, now)
+    _, found = await due(now)
+
+    await visit(lane, tenant, as_of=now)
+
+    assert found
+    assert await due(now) == ([], False)
+
+
+async def test_long_settlement_is_planned_within_an_hour(lane, tenant, record, due, find, breaking, now):
+    breaking(duplicate_charge={"settles": True, "quiet": lambda _: timedelta(hours=5)})
+    await record(charge_event(1, now), charge_event(2, now + timedelta(seconds=5)))
+    await visit(lane, tenant, as_of=now)
+    planned, _ = await due(now)
+
+    await visit(lane, tenant, as_of=now + timedelta(hours=1))
+    again, _ = await due(now)
+
+    assert [anomaly.status for anomaly in await find()] == ["open"]
+    assert ("settle", now + timedelta(hours=1), None) in planned
+    assert ("settle", now + timedelta(hours=2), None) in again

@@ -142,14 +142,58 @@ async def test_what_is_no_event_is_counted_with_its_place_and_the_rest_goes_on(r
     assert await count("customers") == 2
 
 
-async def test_an_event_that_only_postgres_refuses_does_not_stop_the_rest(run, count):
-    poisoned = body(2).replace(b'"livemode"', b'"name": "\x01", "livemode"')
+async def test_body_that_json_refuses_is_replayed_as_a_dead_letter(run, count):
+    broken = body(2).replace(b'"livemode"', b'"name": "\xff\x01\0", "livemode"')
 
-    done = await run([body(1), poisoned, body(3)])
+    with capture_logs():
+        done = await run([body(1), broken, body(3)])
+        again = await run([body(1), broken, body(3)])
 
-    assert [refused.number for refused in done.refused] == [2]
-    assert (done.recorded, done.processed) == (2, 2)
+    assert (done.recorded, done.processed, done.dead, done.refused) == (3, 3, 1, [])
+    assert (again.recorded, again.duplicates, again.dead) == (0, 3, 1)
     assert await count("customers") == 2
+    assert await count("events WHERE body IS NOT NULL") == 1
+
+
+async def test_large_events_are_recorded_in_batches_of_bytes(run, count, monkeypatch):
+    monkeypatch.setattr(replay_module, "BATCH_BYTES", 1000)
+    record_all, batches = replay_module.record_all, []
+
+    async def observe(connection, deliveries):
+        batches.append(len(deliveries))
+        return await record_all(connection, deliveries)
+
+    monkeypatch.setattr(replay_module, "record_all", observe)
+    done = await run([body(number, notes="x" * size) for number, size in enumerate([5000, 300, 300, 300, 5000])])
+
+    assert (done.recorded, done.processed) == (5, 5)
+    assert batches == [1, 3, 1]
+
+
+async def test_batch_without_any_event_is_skipped(run):
+    done = await run([b"{}", b"[]"])
+
+    assert [refused.number for refused in done.refused] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "exported",
+    [
+        b'{\n  "id": "evt_1",\n  "data": {\n    "object": {"name": "\\ud83d"}\n  }\n}',
+        b'{\n  "id": "evt_1",\n  "name": "\xff"\n}',
+        b'{"id": "evt_1",\n "name": "cut o',
+        b'\xef\xbb\xbf{"id": "evt_1"}',
+        b'{"id": "evt_1"}}',
+    ],
+)
+def test_file_of_one_body_that_is_no_json_is_one_event(exported):
+    assert split_events(exported) == [exported]
+
+
+def test_lines_of_bodies_that_are_no_json_are_split():
+    bodies = [b'{"id": "evt_1", "name": "\xff"}', b'{"id": "evt_2", "name": "cut o', b'{"id": "evt_3"}}']
+
+    assert split_events(b"\n".join(bodies)) == bodies
 
 
 async def test_events_of_the_other_mode_and_thin_ones_are_recorded_and_ignored(run, count):
@@ -203,16 +247,16 @@ async def test_two_replays_of_one_file_at_once_process_each_event_once(run, coun
 async def test_a_replay_that_loses_the_database_can_be_run_again(run, count, control, monkeypatch):
     monkeypatch.setattr(replay_module, "BATCH", 5)
     entries = [body(number) for number in range(40)]
-    record_events, batches = replay_module.record_events, 0
+    record_all, batches = replay_module.record_all, 0
 
     async def lose(connection, deliveries):
         nonlocal batches
         batches += 1
         if batches == 4:
             await control.execute("SELECT pg_terminate_backend($1)", connection.get_server_pid())
-        return await record_events(connection, deliveries)
+        return await record_all(connection, deliveries)
 
-    monkeypatch.setattr(replay_module, "record_events", lose)
+    monkeypatch.setattr(replay_module, "record_all", lose)
     with pytest.raises(DatabaseUnavailable):
         await run(entries)
     before = await count("events")

@@ -49,6 +49,8 @@ def test_every_setting_is_read_from_its_variable():
         "LANE_TENANTS": "6",
         "QUEUE_LIMIT": "7",
         "STATEMENT_TIMEOUT": "8",
+        "ANALYST_TRANSACTION_MINUTES": "9",
+        "ANALYST_IDLE_HOURS": "10",
         "LOG_FORMAT": "json",
         "LOG_LEVEL": "debug",
     }

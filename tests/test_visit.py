@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tracemalloc
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import Any
 
 import asyncpg
@@ -17,7 +19,7 @@ from billingwatch import visit as visit_module
 from billingwatch.detection import engine
 from billingwatch.detection.engine import DetectionOutcome
 from billingwatch.errors import DatabaseUnavailable
-from billingwatch.ingest.recorder import record_events
+from billingwatch.ingest.record import record_all, record_events
 from billingwatch.tenancy.scope import tenant_scope
 from billingwatch.visit import Visited, list_dead_letters, retry_dead_letters, visit
 
@@ -210,6 +212,138 @@ async def test_an_event_whose_rows_postgres_refuses_is_found_among_the_others_an
     assert await count("control.pending_events") == 0
 
 
+BODIES: dict[str, tuple[str | bytes, str]] = {
+    "not UTF-8": (b'{"id": "evt_bad", "name": "\xff"}', "PostgreSQL does not accept its body as JSON"),
+    "nested too deep for json": ('{"id": "evt_bad", "a": ' + "[" * 100_000, "PostgreSQL does not accept its body as JSON"),
+    "nested too deep to read": ('{"id": "evt_bad", "a": ' + "[" * 2000 + "]" * 2000 + "}", "it is nested too deep"),
+    "lone surrogate": ('{"id": "evt_bad", "name": "\\ud83d"}', "Input data was truncated"),
+    "10,000 digits": ('{"id": "evt_bad", "amount": ' + "9" * 10_000 + "}", "Integer value out of range"),
+    "no object": ('{"id": "evt_bad"}', "it carries no object"),
+    "object is a list": ('{"id": "evt_bad", "data": {"object": []}}', "it carries no object"),
+    "data is a number": ('{"id": "evt_bad", "data": 7}', "it carries no object"),
+    "no type": ('{"id": "evt_bad", "created": 1, "data": {"object": {}}}', "type is missing"),
+    "created is text": ('{"id": "evt_bad", "type": "a.b", "created": "now", "data": {"object": {}}}', "created is not an integer"),
+}
+
+
+@pytest.mark.both_isolations
+@pytest.mark.parametrize(("body", "reason"), BODIES.values(), ids=BODIES)
+async def test_event_that_cannot_be_read_becomes_a_dead_letter_and_stays_one(
+    lane, tenant, make_delivery, count, control, now, body, reason
+):
+    deliveries = [make_delivery(tenant, body=json.dumps(charge_event(number))) for number in range(3)]
+    deliveries[1] = make_delivery(tenant, body=body)
+    await record_all(control, deliveries)
+
+    with capture_logs() as logs:
+        visited = await visit(lane, tenant, as_of=now)
+        (letter,) = await list_dead_letters(control, tenant.tenant_id)
+        retried = await retry_dead_letters(control, tenant.tenant_id, "evt_bad", as_of=now)
+        again = await visit(lane, tenant, as_of=now)
+
+    assert (visited, again) == (Visited(events=3, dead=1, more=False), Visited(events=1, dead=1, more=False))
+    assert (await count("charges"), await count("events"), retried) == (2, 3, 1)
+    assert letter.event_id == "evt_bad"
+    assert letter.error.startswith(f"the event cannot be projected: {reason}")
+    assert [entry.error for entry in await list_dead_letters(control, tenant.tenant_id)] == [letter.error]
+    assert [entry["event"] for entry in logs] == ["visit.event_buried"] * 2
+
+
+async def test_log_lines_of_a_visit_are_bounded_however_many_events_are_dead(lane, tenant, record, control, now, monkeypatch):
+    def fail(event: object) -> object:
+        raise AttributeError("nobody foresaw this")
+
+    monkeypatch.setattr(visit_module, "read_event", fail)
+    await record(*(charge_event(number) for number in range(50)))
+
+    with capture_logs() as logs:
+        visited = await visit(lane, tenant, as_of=now)
+
+    assert visited.dead == len(await list_dead_letters(control, tenant.tenant_id)) == 50
+    assert [entry["event"] for entry in logs] == ["visit.reader_failed"] + ["visit.event_buried"] * 20 + ["visit.events_buried"]
+
+
+async def test_error_that_postgres_cannot_hold_is_stored_as_far_as_it_can(lane, tenant, record, control, now, monkeypatch):
+    def fail(event: object) -> object:
+        raise AttributeError("a\0\ud800" + "x" * 5000)
+
+    monkeypatch.setattr(visit_module, "read_event", fail)
+    await record(charge_event(1))
+
+    with capture_logs():
+        await visit(lane, tenant, as_of=now)
+
+    (letter,) = await list_dead_letters(control, tenant.tenant_id)
+    assert letter.error.startswith("AttributeError: a?xxx")
+    assert len(letter.error) == 999  # 1,000 characters without the NUL
+
+
+async def test_texts_of_any_length_stop_no_visit(lane, tenant, record, count, now):
+    random = Random(7)
+    long = "".join(chr(random.randrange(0x4E00, 0x9FFF)) for _ in range(20_000))
+    card = {"type": "card", "card": {"fingerprint": long, "country": long}}
+    twins = {"customer": None, "payment_method_details": card, "description": long, "failure_code": long, "created": 1_772_000_000}
+    await record(*(charge_event(number, **twins) for number in range(10)))
+
+    with capture_logs() as logs:
+        visited = await visit(lane, tenant, as_of=now)
+
+    assert visited == Visited(events=10, dead=0, more=False)
+    assert await count("anomalies") > 0
+    assert not [entry for entry in logs if entry["log_level"] == "error"]
+
+
+async def test_visit_ends_after_its_bytes_and_the_next_goes_on(lane, tenant, record, count, now, monkeypatch):
+    monkeypatch.setattr(visit_module, "VISIT_BYTES", 100_000)
+    monkeypatch.setattr(visit_module, "READ_AT_ONCE", 3)
+    await record(*(charge_event(number, description="x" * 20_000) for number in range(10)))
+
+    visits = [await visit(lane, tenant, as_of=now) for _ in range(3)]
+
+    assert visits == [
+        Visited(events=6, dead=0, more=True),  # the first slice has 61 kB, the second crosses the limit
+        Visited(events=4, dead=0, more=False),
+        Visited(events=0, dead=0, more=False),
+    ]
+    assert (await count("charges"), await count("control.pending_events")) == (10, 0)
+
+
+async def test_one_event_larger_than_a_visits_bytes_is_processed(lane, tenant, record, count, now, monkeypatch):
+    monkeypatch.setattr(visit_module, "VISIT_BYTES", 1)
+    monkeypatch.setattr(visit_module, "READ_AT_ONCE", 1)
+    await record(*(charge_event(number) for number in range(2)))
+
+    visits = [await visit(lane, tenant, as_of=now) for _ in range(3)]
+
+    assert [one.events for one in visits] == [1, 1, 0]
+    assert await count("charges") == 2
+
+
+async def test_pending_event_without_its_event_is_dropped(lane, tenant, record, count, control, now):
+    await record(charge_event(1), charge_event(2))
+    await control.execute(f"DELETE FROM {tenant.schema_name}.events WHERE event_id = 'evt_1'")
+
+    visited = await visit(lane, tenant, as_of=now)
+
+    assert visited == Visited(events=1, dead=0, more=False)
+    assert (await count("charges"), await count("control.pending_events")) == (1, 0)
+
+
+async def test_memory_of_a_visit_does_not_grow_with_its_events(lane, tenant, record, now):
+    """100 events of 0.9 MB that compress to 1 MB together; Python's peak stays below the payloads of two claims."""
+    for start in range(0, 100, 10):
+        await record(*(charge_event(number, description="x" * 900_000) for number in range(start, start + 10)))
+    await visit(lane, tenant, as_of=now, limit=1)  # connect and plan first
+
+    tracemalloc.start()
+    visited = await visit(lane, tenant, as_of=now)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert visited.more
+    assert peak < 2 * visit_module.VISIT_BYTES + visit_module.READ_AT_ONCE * 2**20
+
+
 async def test_dead_letters_are_tried_again_one_or_all(lane, tenant, record, count, control, now, monkeypatch):
     await record(*(charge_event(number, amount="?") for number in range(3)))
     with capture_logs():
@@ -330,6 +464,20 @@ async def test_time_is_not_judged_while_events_wait(lane, tenant, record, now, j
     await visit(lane, tenant, as_of=now, limit=3, judge_now=True)
     too_early = list(judged)
     await visit(lane, tenant, as_of=now, limit=3, judge_now=True)
+
+    assert too_early == []
+    assert len(judged) == 1
+
+
+async def test_time_is_not_evaluated_while_bytes_end_the_visit(lane, tenant, record, now, judged, monkeypatch):
+    monkeypatch.setattr(visit_module, "VISIT_BYTES", 1)
+    monkeypatch.setattr(visit_module, "READ_AT_ONCE", 4)
+    await record(*(charge_event(number) for number in range(5)))
+
+    await visit(lane, tenant, as_of=now, judge_now=True)
+    too_early = list(judged)
+    monkeypatch.setattr(visit_module, "VISIT_BYTES", 100_000)
+    await visit(lane, tenant, as_of=now, judge_now=True)
 
     assert too_early == []
     assert len(judged) == 1

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from billingwatch import worker as worker_module
 from billingwatch.errors import SchemaOutdated
-from billingwatch.ingest.recorder import record_events
+from billingwatch.ingest.record import record_events
 from billingwatch.tenancy.lanes import Lane, make_lanes
 from billingwatch.tenancy.registry import Registry
 from billingwatch.tenancy.scope import tenant_scope

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import cast
@@ -10,16 +11,19 @@ from litestar import Litestar, Router
 from litestar.di import Provide
 from litestar.types import LifeSpanReceive, LifeSpanScope, LifeSpanSend, Receive, Scope, Send
 
-from billingwatch.api.access import provide_access
+from billingwatch.api.access import authenticate, granted_access
 from billingwatch.api.anomalies import acknowledge_anomaly, list_anomalies_page, mark_false_positive, resolve_anomaly, show_anomaly
 from billingwatch.api.detectors import backtest_detector, list_detectors, set_detector, show_detector, show_stats
 from billingwatch.api.events import list_events_page, show_event
 from billingwatch.api.health import live, metrics, ready
+from billingwatch.api.methods import as_get, name_allowed_methods
 from billingwatch.api.mutes import create_mute, delete_mute, list_all_mutes
-from billingwatch.api.openapi import assets_router, openapi_config
+from billingwatch.api.openapi import assets_router, openapi_config, query_parameters
 from billingwatch.api.problems import EXCEPTION_HANDLERS
+from billingwatch.api.requests import BODY_LIMIT, ApiRequest
 from billingwatch.api.webhook import PATH, receive_delivery, webhook
-from billingwatch.logs import configure_logs
+from billingwatch.logs import configure_logs, protect_stderr
+from billingwatch.parent_process import end_with_parent
 from billingwatch.postgres.database import open_database
 from billingwatch.release import release
 from billingwatch.service import Service
@@ -34,7 +38,7 @@ class App(Litestar):
             scope["litestar_app"] = self
             await receive_delivery(scope, cast(Receive, receive), cast(Send, send))
             return
-        await super().__call__(scope, receive, send)
+        await super().__call__(as_get(scope), receive, send)
 
 
 def create_app(settings: Settings, dsn: str, *, processing: bool = True, make_service: Callable[..., Service] = Service) -> Litestar:
@@ -69,19 +73,28 @@ def create_app(settings: Settings, dsn: str, *, processing: bool = True, make_se
             list_events_page,
             show_event,
         ],
-        dependencies={"access": Provide(provide_access)},
+        dependencies={"access": Provide(granted_access, sync_to_thread=False)},
+        guards=[authenticate],
+        request_class=ApiRequest,
+        request_max_body_size=BODY_LIMIT,
     )
-    return App(
+    app = App(
         route_handlers=[webhook, live, ready, metrics, tenant_routes, assets_router()],
         lifespan=[serve],
         exception_handlers=EXCEPTION_HANDLERS,
         openapi_config=openapi_config(release()),
         logging_config=None,
+        before_send=[name_allowed_methods],
     )
+    app.state.query_parameters = query_parameters(app.openapi_schema.to_schema())
+    return app
 
 
 def create_app_of_worker() -> Litestar:
     """The application of one of several server processes: settings from the environment, processing elsewhere."""
+    if (parent := multiprocessing.parent_process()) is not None and parent.pid is not None:
+        end_with_parent(parent.pid)
     settings = load_settings()
     configure_logs(log_format=settings.log_format, log_level=settings.log_level)
+    protect_stderr()
     return create_app(settings, open_database(settings).dsn, processing=False)

@@ -4,11 +4,13 @@ BillingWatchError
 ├── SettingsInvalid
 ├── DatabaseUnavailable · PostgresUnusable · SchemaOutdated · MigrationRunning · ControlPlaneStays · TenantOutdated
 ├── IsolationMismatch · RowIsolationNotPermitted · RolesMissing
+├── FleetSettingMismatch · FleetSettingInUse · NotReady
 ├── TenantNotFound · TenantNameTaken · TenantNameInvalid · TenantSuspended
 ├── SecretInvalid · SecretsFull · SecretNotFound · SecretKeyUnusable
 ├── EventNotFound · DeadLetterNotFound · AnomalyNotFound · AnomalyClosed · AnalystNotFound · AnalystsNotPermitted · AnalystRemains
 ├── DetectorNotFound · ThresholdsInvalid · MuteNotFound · MutesFull · BacktestFailed
 ├── WebhookTokenUnknown · SignatureInvalid · EventMalformed · TenantUnconfigured · RateLimited · Overloaded
+├── CallsExceeded · LanesBusy · QueryTooSlow
 ├── Unauthenticated
 └── InputInvalid
 """
@@ -16,7 +18,7 @@ BillingWatchError
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 class BillingWatchError(Exception):
@@ -56,6 +58,29 @@ class IsolationMismatch(BillingWatchError):
 
     def __init__(self, *, found: str, wanted: str) -> None:
         super().__init__(found=found, wanted=wanted, hint=f"set BILLINGWATCH_ISOLATION={found}; a database keeps what it was set up with")
+
+
+class FleetSettingMismatch(BillingWatchError):
+    """{variable} is {wanted} here, and the other processes run with {found}"""
+
+    def __init__(self, *, name: str, variable: str, wanted: str, found: str) -> None:
+        command = f"billingwatch settings set {name} {wanted}"
+        hint = f"set {variable}={found}, or stop every process and run `{command}`"
+        super().__init__(name=name, variable=variable, wanted=wanted, found=found, hint=hint)
+
+
+class FleetSettingInUse(BillingWatchError):
+    """{name} cannot change while processes process events: {processors} reported in the last 30 s"""
+
+    hint = "stop every `billingwatch serve` and `billingwatch worker`; a killed process counts for 30 s"
+
+
+class NotReady(BillingWatchError):
+    """the service is not ready: {reason}"""
+
+    def __init__(self, *, conditions: Sequence[str]) -> None:
+        faults = [{"message": condition} for condition in conditions]
+        super().__init__(reason="; ".join(conditions), faults=faults)
 
 
 class RowIsolationNotPermitted(BillingWatchError):
@@ -151,6 +176,24 @@ class RateLimited(BillingWatchError):
 
 class Overloaded(BillingWatchError):
     """the event cannot be stored just now: {reason}"""
+
+
+class CallsExceeded(BillingWatchError):
+    """the tenant's API calls take more time than one tenant may use"""
+
+    hint = "call less often, or raise BILLINGWATCH_API_SHARE"
+
+
+class LanesBusy(BillingWatchError):
+    """no database connection became free within {seconds:g} seconds"""
+
+    hint = "raise BILLINGWATCH_READ_LANES"
+
+
+class QueryTooSlow(BillingWatchError):
+    """the query took longer than the service allows"""
+
+    hint = "narrow it with `since` and `until`, or raise BILLINGWATCH_STATEMENT_TIMEOUT"
 
 
 class WebhookTokenUnknown(BillingWatchError):

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 import msgspec
 
 from billingwatch.billing.store import Change
 from billingwatch.detection.engine import beginning, detect, judge_time, rejudge, settle
-from billingwatch.detection.looks import BEGINNING
+from billingwatch.detection.looks import BEGINNING, END, shift
 from billingwatch.detection.outcome import DetectionOutcome
 from billingwatch.detection.tuning import tuning_of
 from billingwatch.postgres.connections import TenantConnection
@@ -27,7 +28,14 @@ sql = load_statements(__file__, "judgement.sql")
 JUDGED_EVERY = timedelta(hours=1)  # the finest grid of a detector of time
 JUDGED_WITHIN = timedelta(minutes=5)  # of the hour; spreads the visits of a fleet
 REJUDGED_AFTER = timedelta(minutes=10)  # after a detector failed; data that stops it now may stop it again
+SLICE = timedelta(weeks=1)  # of event time that a detector evaluates in one transaction
 REJUDGE = "rejudge:"  # and the detector's name: the kind of a due visit
+SETTLED_WITHIN = timedelta(hours=1)  # at most, until a visit checks again whether an anomaly has ended
+CLOCKS_DIFFER = timedelta(minutes=5)  # at most, between the processes of a fleet
+INTERVALS = MappingProxyType({"evaluate": JUDGED_EVERY + JUDGED_WITHIN, "settle": SETTLED_WITHIN})
+"""How far ahead a visit of each kind is planned; other kinds: `REJUDGED_AFTER`."""
+FURTHEST = max(*INTERVALS.values(), REJUDGED_AFTER) + CLOCKS_DIFFER
+"""No visit is planned later than this. A visit that is due later was planned before the clock was set back."""
 FIRST_JUDGED_AFTER = timedelta(minutes=5)  # so that a history which is being replayed is judged when it is complete
 
 
@@ -37,6 +45,11 @@ class Due(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     due_at: datetime
     since: datetime | None
+
+    def at(self, as_of: datetime) -> bool:
+        """Return True when the visit is due: its time has come, or lies further ahead than its kind plans."""
+        interval = INTERVALS.get(self.kind, REJUDGED_AFTER)
+        return self.due_at <= as_of or self.due_at > as_of + interval + CLOCKS_DIFFER
 
 
 class Judge:
@@ -51,6 +64,8 @@ class Judge:
         self._guarded = guarded
         self._settlement = due.get("settle")
         self._judgement = due.get("evaluate")
+        self.behind = False
+        """A detector has more to evaluate than one transaction may: the visit is to be repeated at once."""
         self._waiting = {kind.removeprefix(REJUDGE): each for kind, each in due.items() if kind.startswith(REJUDGE)}
 
     @property
@@ -76,35 +91,59 @@ class Judge:
                 self._waiting[each.detector] = msgspec.structs.replace(waiting, since=min(waiting.since or each.since, each.since))
                 await self._connection.execute(sql["widen"], self._tenant.tenant_id, waiting.kind, each.since)
 
-    async def postponed(self) -> None:
-        """Let detectors that failed before judge again what they have not judged, when that is due."""
+    async def postponed(self, *, now: bool, complete: bool) -> None:
+        """Let postponed detectors evaluate the next slice of what they have not evaluated, when that is due or with `now`.
+
+        Without `complete` more events wait, which may lie in that slice, so a detector that is only behind waits for them.
+        """
         for name, waiting in list(self._waiting.items()):
-            if waiting.due_at <= self._as_of:
-                outcome = await rejudge(
-                    self._connection,
-                    name,
-                    since=waiting.since or BEGINNING,
-                    judged_until=self._judged_until,
-                    as_of=self._as_of,
-                    tuning=self._tuning,
-                )
-                self.outcomes.append(outcome)
-                if not outcome.postponed:
-                    del self._waiting[name]
-                    await self._connection.execute(sql["rejudged"], self._tenant.tenant_id, waiting.kind)
+            due = now or waiting.at(self._as_of)
+            if due and complete:
+                await self._rejudge(name, waiting, replayed=now)
+
+    async def _rejudge(self, name: str, waiting: Due, *, replayed: bool) -> None:
+        since = max(waiting.since or BEGINNING, await beginning(self._connection) or END)
+        until = shift(since, SLICE)
+        if until >= self._as_of:
+            until = END
+        outcome = await rejudge(
+            self._connection,
+            name,
+            since=since,
+            until=until,
+            judged_until=self._judged_until,
+            as_of=self._as_of,
+            tuning=self._tuning,
+            replayed=replayed,
+        )
+        self.outcomes.append(outcome)
+        if outcome.postponed:
+            return
+        if until == END:
+            del self._waiting[name]
+            await self._connection.execute(sql["rejudged"], self._tenant.tenant_id, waiting.kind)
+        else:
+            self.behind = True
+            self._waiting[name] = msgspec.structs.replace(waiting, since=until)
+            await self._connection.execute(sql["advance"], self._tenant.tenant_id, waiting.kind, self._as_of, until)
 
     async def settle(self) -> None:
         """Resolve what time has ended, when that is due."""
-        if self._settlement is not None and self._settlement.due_at <= self._as_of:
-            await self._connection.execute(sql["take_due"], self._tenant.tenant_id, self._as_of)
+        if self._settlement is not None and self._settlement.at(self._as_of):
+            await self._connection.execute(sql["take_due"], self._tenant.tenant_id)
             self.outcomes.append(await settle(self._connection, as_of=self._as_of, tuning=self._tuning))
 
     async def time(self, *, now: bool, complete: bool, events: bool) -> None:
         """Judge the instants since the last time, those of a time when nobody ran included, and plan the next, when that is due."""
-        if complete and (now or (self._judgement is not None and self._judgement.due_at <= self._as_of)):
-            until = self._as_of.replace(minute=0, second=0, microsecond=0)
+        if complete and (now or (self._judgement is not None and self._judgement.at(self._as_of))):
+            until = _hour(self._as_of)
             since = self._judged_until or await beginning(self._connection)
+            if since is not None and since > until:
+                # The clock was ahead when the detectors of time ran last. Begin with the hour that ended last.
+                since = until - JUDGED_EVERY
+            end = until
             if since is not None and since < until:
+                until = min(until, _hour(shift(since, SLICE)))
                 outcome = await judge_time(
                     self._connection,
                     since=since,
@@ -117,13 +156,15 @@ class Judge:
                 )
                 self.outcomes.append(outcome)
             spread = timedelta(seconds=self._tenant.tenant_id * 37 % JUDGED_WITHIN.total_seconds())
-            await self._plan_judgement(until + JUDGED_EVERY + spread, until)
+            self.behind = self.behind or until < end
+            await self._plan_judgement(self._as_of if until < end else until + JUDGED_EVERY + spread, until)
         elif self._judgement is None and events:
             await self._plan_judgement(self._as_of + FIRST_JUDGED_AFTER, None)
 
     async def plan(self) -> None:
         """See to it that somebody comes again when time will ask for something."""
         if (due_at := min((each.settle_at for each in self.outcomes if each.settle_at is not None), default=None)) is not None:
+            due_at = min(due_at, self._as_of + SETTLED_WITHIN)
             await self._connection.execute(sql["call_due"], self._tenant.tenant_id, due_at)
         for outcome in self.outcomes:
             for each in outcome.postponed:
@@ -133,6 +174,10 @@ class Judge:
 
     async def _plan_judgement(self, due_at: datetime, since: datetime | None) -> None:
         await self._connection.execute(sql["plan_judgement"], self._tenant.tenant_id, due_at, since)
+
+
+def _hour(instant: datetime) -> datetime:
+    return instant.replace(minute=0, second=0, microsecond=0)
 
 
 async def judge_of(connection: TenantConnection, tenant: Tenant, *, as_of: datetime, guarded: bool) -> Judge:

@@ -8,7 +8,7 @@ ON CONFLICT ON CONSTRAINT due_visits_pkey DO UPDATE SET due_at = least(control.d
 WHERE control.due_visits.due_at > excluded.due_at;
 
 -- take_due --
-DELETE FROM control.due_visits WHERE tenant_id = $1 AND kind = 'settle' AND due_at <= $2;
+DELETE FROM control.due_visits WHERE tenant_id = $1 AND kind = 'settle';
 
 -- plan_judgement --
 INSERT INTO control.due_visits (tenant_id, kind, due_at, since)
@@ -25,6 +25,10 @@ DO UPDATE SET due_at = excluded.due_at, since = least(control.due_visits.since, 
 -- widen --
 -- What changed meanwhile lies even earlier.
 UPDATE control.due_visits SET since = $3 WHERE tenant_id = $1 AND kind = $2 AND since > $3;
+
+-- advance --
+-- A slice is evaluated: the next one begins at $4.
+UPDATE control.due_visits SET due_at = $3, since = $4 WHERE tenant_id = $1 AND kind = $2;
 
 -- rejudged --
 DELETE FROM control.due_visits WHERE tenant_id = $1 AND kind = $2;

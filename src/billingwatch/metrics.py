@@ -27,10 +27,11 @@ tenants_not_at_head = Gauge(
     multiprocess_mode="mostrecent",
 )
 lane_tenants = Gauge(
-    "billingwatch_lane_tenants", "Distinct tenant schemas that a lane's connection has served", ["lane"], multiprocess_mode="sum"
+    "billingwatch_lane_tenants", "Distinct tenant schemas that a lane's connection has served", ["lane"], multiprocess_mode="livesum"
 )
-lane_queue = Gauge("billingwatch_lane_queue", "Events or callers that wait for a lane", ["lane"], multiprocess_mode="sum")
-lane_connected = Gauge("billingwatch_lane_connected", "1 while a lane has its connection", ["lane"], multiprocess_mode="sum")
+lane_queue = Gauge("billingwatch_lane_queue", "Events or callers that wait for a lane", ["lane"], multiprocess_mode="livesum")
+lane_connected = Gauge("billingwatch_lane_connected", "1 while a lane has its connection", ["lane"], multiprocess_mode="livesum")
 lane_recycled = Gauge(
-    "billingwatch_lane_recycled", "How often a lane's connection was replaced to give back memory", ["lane"], multiprocess_mode="sum"
+    "billingwatch_lane_recycled", "How often a lane's connection was replaced to give back memory", ["lane"], multiprocess_mode="livesum"
 )
+log_lines_dropped = Counter("billingwatch_log_lines_dropped", "Log lines that could not be written to stderr")

@@ -5,22 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from itertools import islice
 
 import msgspec
 
 from billingwatch.errors import EventMalformed, InputInvalid
 from billingwatch.ingest.envelope import read_envelope
-from billingwatch.ingest.recorder import Delivery, record_events
+from billingwatch.ingest.record import Delivery, record_all, signed_text
 from billingwatch.postgres.statements import load_statements
 from billingwatch.tenancy.lanes import Lane, control_plane
 from billingwatch.tenancy.tenants import Tenant
-from billingwatch.visit import list_dead_letters, visit
+from billingwatch.visit import Visited, list_dead_letters, visit
 
 sql = load_statements(__file__, "replay.sql")
 
 BATCH = 500  # events recorded at once
+BATCH_BYTES = 16 * 1024 * 1024  # of events recorded at once, unless a single one is larger
 AHEAD = 4  # batches that recording may be ahead of processing, so that memory and the backlog stay bounded
+_BOM = b"\xef\xbb\xbf"
 WAIT_SECONDS = 0.05  # while a running service visits the same tenant
 
 
@@ -55,20 +56,44 @@ class _List(msgspec.Struct):
 
 
 def split_events(document: bytes) -> list[bytes]:
-    """Events of a file: one per line, or the list of an export (a JSON array, or Stripe's `{"object": "list", "data": […]}`)."""
+    """Events of a file: one per line, or the list of an export (a JSON array, or Stripe's `{"object": "list", "data": […]}`).
+
+    A single event may extend over several lines, also when it is not JSON.
+    """
     text = document.strip()
-    if not text.startswith(b"["):
-        lines = [line for line in text.splitlines() if line.strip()]
-        if len(lines) != 1 and all(line.rstrip().endswith(b"}") and line.lstrip().startswith(b"{") for line in lines[:2]):
-            return lines
+    is_list = text.startswith(b"[")
+    lines = [] if is_list else [line for line in text.splitlines() if line.strip()]
+    if not is_list and len(lines) != 1 and all(line.rstrip().endswith(b"}") and line.lstrip().startswith(b"{") for line in lines[:2]):
+        return lines
     try:
-        if text.startswith(b"["):
+        if is_list:
             return [bytes(raw) for raw in msgspec.json.decode(text, type=list[msgspec.Raw])]
         return [bytes(raw) for raw in msgspec.json.decode(text, type=_List).data]
-    except msgspec.DecodeError:
-        if text.startswith(b"{"):
-            return [line for line in text.splitlines() if line.strip()]
+    except (msgspec.DecodeError, RecursionError, ValueError):
+        by_line = len(lines) > 1 and (lines[0].rstrip().endswith(b"}") or lines[1].lstrip().startswith(b"{"))
+        if not by_line and _is_event(text):
+            return [text]
+        if text.startswith((b"{", _BOM)):
+            return lines
         raise InputInvalid(reason="the file holds neither one event per line nor a list of events") from None
+
+
+def _is_event(body: bytes) -> bool:
+    try:
+        read_envelope(body)
+    except EventMalformed:
+        return False
+    return True
+
+
+def _take(numbered: Iterator[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+    """Take the entries of the next batch."""
+    chunk: list[tuple[int, bytes]] = []
+    size = 0
+    while len(chunk) < BATCH and size < BATCH_BYTES and (entry := next(numbered, None)):
+        chunk.append(entry)
+        size += len(entry[1])
+    return chunk
 
 
 class Replay:
@@ -98,10 +123,10 @@ class Replay:
 
     async def _record(self, events: Iterable[bytes], batches: asyncio.Queue[int | None]) -> None:
         numbered = iter(enumerate(events, start=1))
-        while chunk := list(islice(numbered, BATCH)):
+        while chunk := _take(numbered):
             deliveries = list(self._deliveries(chunk))
             async with control_plane(self._recording) as connection:
-                flags = await record_events(connection, deliveries)
+                flags = await record_all(connection, deliveries) if deliveries else []
             self.progress.recorded += sum(flags)
             self.progress.duplicates += len(flags) - sum(flags)
             self.progress.ignored += sum(
@@ -115,8 +140,7 @@ class Replay:
         for number, body in chunk:
             try:
                 envelope = read_envelope(body)
-                payload = body.decode()
-            except (EventMalformed, UnicodeDecodeError) as error:
+            except EventMalformed as error:
                 self.progress.refused.append(Refused(number=number, reason=str(error)))
                 continue
             self._event_ids.add(envelope.event_id)
@@ -124,7 +148,7 @@ class Replay:
                 tenant=self._tenant,
                 envelope=envelope,
                 disposition=envelope.disposition(self._tenant.mode),
-                payload=payload,
+                payload=signed_text(body),
                 received_at=received_at,
                 signed_at=None,
             )
@@ -134,17 +158,18 @@ class Replay:
             await self._visit()
             on_progress(self.progress)
         while await self._pending():
-            if not await self._visit():
+            if not (await self._visit()).events:
                 await asyncio.sleep(WAIT_SECONDS)
             on_progress(self.progress)
-        await self._visit(judge_now=True)
+        while (await self._visit(judge_now=True)).behind:
+            on_progress(self.progress)
         self.progress.dead = await self._dead()
 
-    async def _visit(self, *, judge_now: bool = False) -> int:
+    async def _visit(self, *, judge_now: bool = False) -> Visited:
         done = await visit(self._visiting, self._tenant, as_of=self._clock(), limit=BATCH, judge_now=judge_now)
         self.progress.processed += done.events
         self.progress.dead += done.dead
-        return done.events
+        return done
 
     async def _pending(self) -> bool:
         async with control_plane(self._visiting) as connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
@@ -14,16 +15,28 @@ from billingwatch.errors import DatabaseUnavailable
 from billingwatch.ingest.rate_limit import RateLimit
 from billingwatch.ingest.receive import Receiver
 from billingwatch.ingest.recorder import Recorder, Records
+from billingwatch.logs import count_dropped_lines
 from billingwatch.postgres.statements import load_statements
+from billingwatch.readiness import Readiness
 from billingwatch.settings import Settings
-from billingwatch.tenancy.lanes import Lane, control_plane, make_lanes
+from billingwatch.tenancy.analyst_guard import make_guard
+from billingwatch.tenancy.budget import Budget
+from billingwatch.tenancy.fleet_settings import check_fleet_settings
+from billingwatch.tenancy.lanes import Lane, answer_within, control_plane, make_lanes
 from billingwatch.tenancy.migrate import ensure_control_plane, fleet_state, tell_fleet_state
 from billingwatch.tenancy.registry import Registry
 from billingwatch.tenancy.sealing import open_seal
+from billingwatch.tenancy.turns import Turns
 from billingwatch.worker import Processor
 
 log = structlog.get_logger()
+
+GAUGE_SECONDS = 3.0  # that /metrics waits for the database
 sql = load_statements(__file__, "service.sql")
+
+BACKTEST_LANES = 2  # per process; a tenant runs one backtest at a time, so that one tenant leaves a lane to the others
+BACKTEST_WAIT = 60.0  # seconds that a backtest waits for a lane
+BACKTEST_QUEUE = 4  # backtests of one tenant that may wait
 
 
 class Service:
@@ -34,20 +47,30 @@ class Service:
         self.dsn = dsn
         self.clock = clock
         self.control = Lane(dsn, "control", statement_timeout=settings.statement_timeout)
-        self.registry = Registry(self.control, open_seal(settings), dsn)
+        self._seal = open_seal(settings)
+        self.registry = Registry(self.control, self._seal, dsn)
         self.reads = make_lanes(settings, dsn, "read", settings.read_lanes)
-        self.backtests = Lane(dsn, "backtest", statement_timeout=settings.statement_timeout)
+        self.backtests = make_lanes(settings, dsn, "backtest", BACKTEST_LANES)
+        self.read_turns = Turns(self.reads)
+        self.backtest_turns = Turns(self.backtests, wait_limit=BACKTEST_WAIT, queue_limit=BACKTEST_QUEUE)
+        self.api_budget = Budget(share=settings.api_share / 100)
         work = make_lanes(settings, dsn, "work", settings.work_lanes)
         self.processor = Processor(self.control, work, self.registry, clock) if processing else None
+        self.guard = make_guard(settings, dsn) if processing else None
         self._ingest = make_lanes(settings, dsn, "ingest", settings.ingest_lanes)
         self.recorder: Records
         self.receiver: Receiver
+        self.readiness: Readiness
 
     async def start(self) -> None:
-        """Check the database and start the parts. DatabaseUnavailable, SchemaOutdated."""
+        """Check the database and start the parts.
+
+        Raises DatabaseUnavailable, SchemaOutdated, SecretKeyUnusable, FleetSettingMismatch.
+        """
         try:
             async with control_plane(self.control) as connection:
                 await ensure_control_plane(connection, isolation=self.settings.isolation, partitions=self.settings.partitions)
+                await check_fleet_settings(connection, self.settings, self._seal)
                 await tell_fleet_state(connection)
         except BaseException:
             await self.control.close()
@@ -59,6 +82,9 @@ class Service:
         self.receiver = Receiver(self.registry, rate_limit, self.recorder, self.clock)
         if self.processor:
             self.processor.start()
+        if self.guard:
+            self.guard.start()
+        self.readiness = Readiness(self.control, self._seal, self.recorder, self.processor)
 
     async def open_recorder(self, on_recorded: Callable[[Iterable[int]], None]) -> Records:
         """Lanes; the lab has a service that records otherwise."""
@@ -66,31 +92,36 @@ class Service:
 
     async def close(self) -> None:
         """Commit what waits, finish the visits under way, let go of the database."""
+        await self.readiness.close()
         await self.recorder.close()
+        if self.guard:
+            await self.guard.close()
         if self.processor:
             await self.processor.close()
         await self.registry.close()
-        await self.reads.close()
-        await self.backtests.close()
-        await self.control.close()
-
-    async def check(self) -> None:
-        """Ask the database something; DatabaseUnavailable."""
-        async with control_plane(self.control) as connection:
-            await connection.fetchval(sql["ping"])
+        await asyncio.gather(self.reads.close(), self.backtests.close(), self.control.close())
 
     async def gauge(self) -> None:
         """Bring the gauges up to date; those that need the database are left out while it is away."""
-        lanes = [*self._ingest.lanes, *self.reads.lanes, *(self.processor.lanes if self.processor else []), self.control]
+        lanes = [
+            *self._ingest.lanes,
+            *self.reads.lanes,
+            *self.backtests.lanes,
+            *(self.processor.lanes if self.processor else []),
+            self.control,
+        ]
         for lane in lanes:
             metrics.lane_tenants.labels(lane.name).set(lane.schemas_touched)
             metrics.lane_connected.labels(lane.name).set(lane.connected)
             metrics.lane_recycled.labels(lane.name).set(lane.recycled)
             metrics.lane_queue.labels(lane.name).set(lane.waiting)
+        metrics.lane_queue.labels("read").set(self.read_turns.waiting)
+        metrics.lane_queue.labels("backtest").set(self.backtest_turns.waiting)
         for recorder in self.recorder.lanes:
             metrics.lane_queue.labels(recorder.lane.name).set(recorder.depth)
+        count_dropped_lines()
         try:
-            async with control_plane(self.control) as connection:
+            async with answer_within(GAUGE_SECONDS), control_plane(self.control) as connection:
                 [row] = await connection.fetch(sql["backlog"], self.clock())
                 state = await fleet_state(connection)
         except (DatabaseUnavailable, asyncpg.PostgresError) as error:

@@ -1,6 +1,3 @@
--- ping --
-SELECT 1;
-
 -- backlog --
 SELECT (SELECT count(*) FROM control.pending_events) AS events,
        coalesce(extract(epoch FROM $1 - (SELECT min(received_at) FROM control.pending_events)), 0)::double precision AS age,

@@ -42,11 +42,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ingest_lanes: Annotated[int, Meta(ge=1, le=64, description="Connections that record events, per process")] = 2
     work_lanes: Annotated[int, Meta(ge=1, le=64, description="Lanes of the processor in the whole fleet; the same for every process")] = 2
     read_lanes: Annotated[int, Meta(ge=1, le=64, description="Connections that serve the API's tenant queries, per process")] = 4
+    api_share: Annotated[
+        int, Meta(ge=1, le=100, description="Percentage of one read lane's time that a tenant's API calls may take, per process")
+    ] = 25
     lane_tenants: Annotated[
         int, Meta(ge=1, description="Distinct tenants after which a lane's connection is replaced, to give back its memory")
     ] = 5000
     queue_limit: Annotated[int, Meta(ge=1, description="Events that may wait for one ingest lane; more get 503")] = 5000
     statement_timeout: Annotated[int, Meta(ge=1, description="Seconds a statement of the service may take")] = 30
+    analyst_transaction_minutes: Annotated[
+        int, Meta(ge=1, le=1440, description="Minutes after which an analyst's transaction is ended, with its session")
+    ] = 15
+    analyst_idle_hours: Annotated[int, Meta(ge=1, le=720, description="Hours after which an idle session of an analyst is ended")] = 8
     log_format: Annotated[str, Meta(pattern="^(console|json)$", description="console or json")] = "console"
     log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")] = "info"
 

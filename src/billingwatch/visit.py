@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import islice
 
 import asyncpg
 import msgspec
 import structlog
 
 from billingwatch import metrics
+from billingwatch.billing.events import decode_payload
 from billingwatch.billing.readers import read_event
 from billingwatch.billing.rows import Row
 from billingwatch.billing.shapes import ProjectionError
@@ -26,16 +28,20 @@ from billingwatch.tenancy.tenants import Tenant
 log = structlog.get_logger()
 sql = load_statements(__file__, "visit.sql")
 
-READ_AT_ONCE = 25  # events read before acknowledgements that wait for this process get their turn
+READ_AT_ONCE = 16  # events fetched and read before acknowledgements that wait for this process get their turn
+VISIT_BYTES = 16 * 1024 * 1024  # of payloads per transaction, and at most READ_AT_ONCE - 1 more events; bounds memory
 VISIT_LIMIT = 500  # events per transaction; bounds how long a lane is held
+ERROR_LENGTH = 1000  # characters of a dead letter's error
+ERRORS_LOGGED = 20  # dead letters of one visit that get a log line each
 
 
 class Visited(msgspec.Struct, frozen=True, kw_only=True):
-    """What a visit did; `more` when the tenant may have more events waiting."""
+    """What a visit did; `more` when another visit has events to handle or, if `behind`, slices of time to evaluate."""
 
     events: int
     dead: int
     more: bool
+    behind: bool = False
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +51,18 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     received_at: datetime
     replayed: bool
     """It did not come through the webhook."""
-    payload: str
+
+
+class Claim(msgspec.Struct, kw_only=True):
+    """Events that a visit took from the queue, and what was read from them."""
+
+    events: list[Claimed] = msgspec.field(default_factory=list)
+    rows: list[Row] = msgspec.field(default_factory=list)
+    dead: dict[str, str] = msgspec.field(default_factory=dict)
+    more: bool = False
+    """The limit of events or of bytes ended the claim: more may wait."""
+    faults: int = 0
+    """Events on which a reader failed in a way that it does not foresee."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,18 +111,17 @@ async def _visit_one_by_one(lane: Lane, tenant: Tenant, *, as_of: datetime, limi
 async def _visit(lane: Lane, tenant: Tenant, *, as_of: datetime, limit: int, judge_now: bool, guarded: bool = False) -> Visited:
     async with lane.scope(tenant) as connection:
         judge = await judge_of(connection, tenant, as_of=as_of, guarded=guarded)
-        claimed = await _claim(connection, tenant, limit)
-        rows, dead = await _read(claimed)
+        claim = await _claim(connection, tenant, limit)
         try:
-            changes = await project(connection, rows) if rows else []
+            changes = await project(connection, claim.rows) if claim.rows else []
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
             raise Unprojectable(str(error)) from error
         try:
             if changes:
-                await judge.changes(changes, replayed=all(event.replayed for event in claimed))
-            await judge.postponed()
+                await judge.changes(changes, replayed=all(event.replayed for event in claim.events))
+            await judge.postponed(now=judge_now, complete=not claim.more)
             # What still waits may belong before the instants to be judged.
-            await judge.time(now=judge_now, complete=len(claimed) < limit, events=bool(claimed))
+            await judge.time(now=judge_now, complete=not claim.more, events=bool(claim.events))
             # Last: after downtime an anomaly that goes on has only now been seen again.
             await judge.settle()
         except UNAVAILABLE:
@@ -115,44 +131,57 @@ async def _visit(lane: Lane, tenant: Tenant, *, as_of: datetime, limit: int, jud
                 raise
             raise Unjudgeable from error
         await judge.plan()
-        if dead:
-            await _bury(connection, tenant, dead)
-    _report(tenant, claimed, dead, judge.outcomes, utc_now())
-    return Visited(events=len(claimed), dead=len(dead), more=len(claimed) == limit)
+        if claim.dead:
+            await _bury(connection, tenant, claim.dead)
+    _report(tenant, claim.events, claim.dead, judge.outcomes, utc_now())
+    return Visited(events=len(claim.events), dead=len(claim.dead), more=claim.more or judge.behind, behind=judge.behind)
 
 
-async def _claim(connection: TenantConnection, tenant: Tenant, limit: int) -> list[Claimed]:
-    rows = await connection.fetch(sql["claim"], tenant.tenant_id, limit)
-    return [
-        Claimed(event_id=row["event_id"], received_at=row["received_at"], replayed=row["replayed"], payload=row["payload"]) for row in rows
-    ]
+async def _claim(connection: TenantConnection, tenant: Tenant, limit: int) -> Claim:
+    """Take the tenant's oldest pending events from the queue, and read each payload while its slice is in memory."""
+    claim = Claim()
+    positions: list[int] = []
+    size = 0
+    cursor = await connection.cursor(sql["oldest_pending"], tenant.tenant_id, limit)
+    while size < VISIT_BYTES and (records := await cursor.fetch(READ_AT_ONCE)):
+        positions += [record["position"] for record in records]
+        for record in records:
+            if record["payload"] is not None:
+                size += len(record["payload"])
+                _read(claim, tenant, record)
+        await asyncio.sleep(0)
+    if positions:
+        await connection.execute(sql["dequeue"], tenant.tenant_id, positions)
+    claim.more = size >= VISIT_BYTES or len(positions) == limit
+    return claim
 
 
-async def _read(claimed: Sequence[Claimed]) -> tuple[list[Row], dict[str, str]]:
-    rows: list[Row] = []
-    dead: dict[str, str] = {}
-    for number, event in enumerate(claimed, start=1):
-        if number % READ_AT_ONCE == 0:
-            await asyncio.sleep(0)
-        try:
-            rows.extend(read_event(msgspec.json.decode(event.payload)))
-        except (ProjectionError, msgspec.DecodeError, RecursionError) as error:
-            dead[event.event_id] = str(error)
-        except Exception as error:  # a shape nobody foresaw must not stop the tenant's other events
-            log.exception("visit.reader_failed", event_id=event.event_id)
-            dead[event.event_id] = f"{type(error).__name__}: {error}"
-    return rows, dead
+def _read(claim: Claim, tenant: Tenant, record: asyncpg.Record) -> None:
+    """Add a pending event to the claim, and its rows or the reason why it has none."""
+    event_id = record["event_id"]
+    claim.events.append(Claimed(event_id=event_id, received_at=record["received_at"], replayed=record["replayed"]))
+    try:
+        claim.rows.extend(read_event(decode_payload(record["payload"])))
+    except (ProjectionError, RecursionError) as error:
+        claim.dead[event_id] = str(error)
+    except Exception as error:  # a defect of a reader must not stop the tenant's other events
+        claim.faults += 1
+        if claim.faults == 1:
+            log.exception("visit.reader_failed", tenant=tenant.name, event_id=event_id)
+        claim.dead[event_id] = f"{type(error).__name__}: {error}"
 
 
 async def _bury_next(lane: Lane, tenant: Tenant, error: Unprojectable) -> Visited:
     async with lane.scope(tenant) as connection:
-        claimed = await _claim(connection, tenant, 1)
-        await _bury(connection, tenant, {event.event_id: str(error) for event in claimed})
-    return Visited(events=len(claimed), dead=len(claimed), more=bool(claimed))
+        claim = await _claim(connection, tenant, 1)
+        await _bury(connection, tenant, {event.event_id: str(error) for event in claim.events})
+    return Visited(events=len(claim.events), dead=len(claim.events), more=claim.more)
 
 
 async def _bury(connection: TenantConnection, tenant: Tenant, dead: dict[str, str]) -> None:
-    await connection.execute(sql["bury"], tenant.tenant_id, list(dead), list(dead.values()))
+    # An error may quote the event: PostgreSQL stores neither a NUL character nor half a surrogate pair.
+    errors = [error[:ERROR_LENGTH].replace("\0", "").encode(errors="replace").decode() for error in dead.values()]
+    await connection.execute(sql["bury"], tenant.tenant_id, list(dead), errors)
 
 
 def _report(
@@ -162,8 +191,10 @@ def _report(
     metrics.processed.labels("dead").inc(len(dead))
     for event in claimed:
         metrics.event_to_verdict.observe((done_at - event.received_at).total_seconds())
-    for event_id, error in dead.items():
+    for event_id, error in islice(dead.items(), ERRORS_LOGGED):
         log.warning("visit.event_buried", tenant=tenant.name, event_id=event_id, error=error)
+    if len(dead) > ERRORS_LOGGED:
+        log.warning("visit.events_buried", tenant=tenant.name, events=len(dead), logged=ERRORS_LOGGED)
     for outcome in outcomes:
         for each in outcome.postponed:
             if each.error is not None:

@@ -8,17 +8,24 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import partial
 
 import asyncpg
 import structlog
 
 from billingwatch import metrics
-from billingwatch.errors import BillingWatchError, DatabaseUnavailable, TenantOutdated
+from billingwatch.errors import BillingWatchError, DatabaseUnavailable, FleetSettingMismatch, TenantOutdated
+from billingwatch.judgement import FURTHEST
+from billingwatch.logs import count_dropped_lines
 from billingwatch.postgres.connections import UNAVAILABLE
 from billingwatch.postgres.statements import load_statements
 from billingwatch.settings import Settings
-from billingwatch.tenancy.lanes import Lane, Lanes, control_plane, lane_number, make_lanes
+from billingwatch.supervision import SupervisedTask
+from billingwatch.tenancy.analyst_guard import make_guard
+from billingwatch.tenancy.fleet_settings import WORK_LANES, agree, check_fleet_settings
+from billingwatch.tenancy.lanes import Lane, Lanes, answer_within, control_plane, lane_number, make_lanes
 from billingwatch.tenancy.migrate import ensure_control_plane, tell_fleet_state
+from billingwatch.tenancy.processors import REPORT_SECONDS, register_processor, report_processor, unregister_processor
 from billingwatch.tenancy.registry import Registry
 from billingwatch.tenancy.sealing import open_seal
 from billingwatch.visit import sql as visit_sql
@@ -29,6 +36,8 @@ sql = load_statements(__file__, "worker.sql")
 
 POLL_SECONDS = 0.25  # how soon events are seen that other processes recorded
 BALANCE_SECONDS = 2.0  # how soon a dead process's lanes are taken over
+CLOSE_SECONDS = 8.0  # that closing waits for the visits under way
+LEAVE_SECONDS = 2.0  # that closing waits for the database to delete this process's row
 BACKOFF_SECONDS = (1, 5, 30, 120, 300)  # before a tenant whose visit failed is visited again
 
 
@@ -62,25 +71,35 @@ class Processor:
         self._clock = clock
         self._lanes = [WorkLane(number, lane) for number, lane in enumerate(lanes.lanes)]
         self._failures: dict[int, tuple[int, float]] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._workers = [SupervisedTask(f"work lane {lane.number}", partial(self._work, lane)) for lane in self._lanes]
+        self._poller = SupervisedTask("processor poll", self._poll)
         self._stopping = False
         self._present_generation: int | None = None
+        self._processor_id: int | None = None
 
     @property
     def lanes(self) -> list[Lane]:
         return [lane.lane for lane in self._lanes]
 
+    @property
+    def alive(self) -> bool:
+        """True while every task of the processor runs."""
+        return self._poller.alive and all(worker.alive for worker in self._workers)
+
     def start(self) -> None:
-        self._tasks = [asyncio.create_task(self._work(lane), name=f"work lane {lane.number}") for lane in self._lanes]
-        self._tasks.append(asyncio.create_task(self._poll(), name="processor poll"))
+        for task in (*self._workers, self._poller):
+            task.start()
 
     async def close(self) -> None:
         """Finish the visits under way, then stop; what is left stays pending in Postgres."""
         self._stopping = True
+        for worker in self._workers:
+            worker.expect_end()
         for lane in self._lanes:
             lane.wake.set()
-        self._tasks[-1].cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._poller.stop()
+        await asyncio.gather(*(worker.finish(within=CLOSE_SECONDS) for worker in self._workers))
+        await self._unregister()
         await asyncio.gather(*(lane.lane.close() for lane in self._lanes))
 
     def call(self, tenant_ids: Iterable[int]) -> None:
@@ -137,23 +156,52 @@ class Processor:
 
     async def _poll(self) -> None:
         loop = asyncio.get_running_loop()
-        balanced = float("-inf")
+        balanced = reported = float("-inf")
         while True:
             try:
+                if loop.time() - reported >= REPORT_SECONDS and all(worker.alive for worker in self._workers):
+                    await self._report()
+                    reported = loop.time()
                 if loop.time() - balanced >= BALANCE_SECONDS or not any(lane.owned for lane in self._lanes):
                     await self._balance()
                     balanced = loop.time()
                 await self._look_for_work()
+            except FleetSettingMismatch as error:
+                log.warning("worker.refused", error=str(error), hint=error.hint)
+                await asyncio.sleep(REPORT_SECONDS)
             except (DatabaseUnavailable, *UNAVAILABLE, asyncpg.PostgresError) as error:
                 log.warning("worker.poll_failed", error=str(error))
             await asyncio.sleep(POLL_SECONDS)
+
+    async def _report(self) -> None:
+        """Report in control.processors that this process processes events, from its first poll on.
+
+        Raises FleetSettingMismatch when the number of lanes was changed before this process had registered.
+        """
+        count_dropped_lines()
+        async with control_plane(self._control) as connection:
+            if self._processor_id is not None and await report_processor(connection, self._processor_id):
+                return
+            async with connection.transaction():
+                await agree(connection, WORK_LANES, str(len(self._lanes)))
+                self._processor_id = await register_processor(connection)
+
+    async def _unregister(self) -> None:
+        if self._processor_id is None:
+            return
+        try:
+            async with answer_within(LEAVE_SECONDS), control_plane(self._control) as connection:
+                await unregister_processor(connection, self._processor_id)
+        except (DatabaseUnavailable, asyncpg.PostgresError) as error:
+            log.warning("worker.not_unregistered", error=str(error))
 
     async def _look_for_work(self) -> None:
         idle = {lane.number for lane in self._lanes if lane.owned and not lane.ready}
         if not idle:
             return
         async with control_plane(self._control) as connection:
-            rows = await connection.fetch(visit_sql["tenants_with_work"], self._clock())
+            as_of = self._clock()
+            rows = await connection.fetch(visit_sql["tenants_with_work"], as_of, as_of + FURTHEST)
         for row in rows:
             if (number := lane_number(row["tenant_id"], len(self._lanes))) in idle:
                 self._lanes[number].call(row["tenant_id"])
@@ -196,19 +244,27 @@ class Processor:
 
 @asynccontextmanager
 async def processing(settings: Settings, dsn: str, clock: Callable[[], datetime]) -> AsyncIterator[Processor]:
-    """A processor with a registry and lanes of its own, running until the block ends. DatabaseUnavailable, SchemaOutdated."""
+    """Run a processor with a registry and lanes of its own until the block ends.
+
+    Raises DatabaseUnavailable, SchemaOutdated, SecretKeyUnusable, FleetSettingMismatch.
+    """
+    seal = open_seal(settings)
     control = Lane(dsn, "control", statement_timeout=settings.statement_timeout)
     try:
         async with control_plane(control) as connection:
             await ensure_control_plane(connection, isolation=settings.isolation, partitions=settings.partitions)
+            await check_fleet_settings(connection, settings, seal)
             await tell_fleet_state(connection)
-        registry = Registry(control, open_seal(settings), dsn)
+        registry = Registry(control, seal, dsn)
         processor = Processor(control, make_lanes(settings, dsn, "work", settings.work_lanes), registry, clock)
+        guard = make_guard(settings, dsn)
         registry.start()
         processor.start()
+        guard.start()
         try:
             yield processor
         finally:
+            await guard.close()
             await processor.close()
             await registry.close()
     finally:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -34,6 +36,7 @@ from billingwatch.tenancy.tenants import Tenant
 from .conftest import bearer, post, running
 
 Acme = tuple[Tenant, Provisioned]
+WITHOUT_BODY = "0004"  # the last tenant revision whose events have no column `body`
 COLUMN = "ALTER TABLE events ADD COLUMN note text; ALTER TABLE charges ADD COLUMN note text"
 BACK = "ALTER TABLE events DROP COLUMN note; ALTER TABLE charges DROP COLUMN note"
 
@@ -84,6 +87,38 @@ async def test_a_tenant_one_revision_behind_is_recorded_processed_and_read_befor
     assert not [line for line in logs if line["event"] == "worker.visit_failed"]
     assert 'billingwatch_tenants_not_at_head{state="behind"} 1.0' in metrics
     assert 'billingwatch_tenants_not_at_head{state="behind"} 0.0' in metrics_after
+
+
+async def test_body_that_json_refuses_waits_for_the_migration_of_its_tenant(
+    control: Any, database: str, acme: Acme, settings: Settings, projected: Any
+) -> None:
+    """Stripe repeats what is answered with 503; the tenant's other events are recorded meanwhile."""
+    made = acme[1]
+    while (await load_revision(control)) != WITHOUT_BODY:
+        await migrate_fleet(control, database, Options(back=True))
+    unreadable = b'{"id": "evt_cut_off", "type": "charge.succ'
+    good = charges(1, seed=1)[0]
+    good_id = json.loads(good)["id"]
+
+    with capture_logs(), running(settings) as url:
+        async with httpx.AsyncClient(base_url=url, timeout=30) as http:
+            refused = await post(http, made.webhook_token, unreadable)
+            recorded = await post(http, made.webhook_token, good)
+            await projected(1)
+            shown = await http.get(f"/events/{good_id}", headers=bearer(made))
+            await migrate_fleet(control, database, Options())
+            accepted = await post(http, made.webhook_token, unreadable)
+            kept = await http.get("/events/evt_cut_off", headers=bearer(made))
+
+    assert (refused.status_code, recorded.status_code, accepted.status_code) == (503, 200, 200)
+    assert refused.headers["retry-after"]
+    assert (shown.json()["payload"]["id"], shown.json()["body"]) == (good_id, None)
+    assert (kept.json()["payload"], base64.b64decode(kept.json()["body"])) == (None, unreadable)
+
+
+async def load_revision(control: Any) -> str:
+    revision: str = await control.fetchval("SELECT revision FROM control.tenants")
+    return revision
 
 
 async def test_a_process_of_the_release_before_runs_on_when_its_tenants_have_been_migrated(

@@ -51,7 +51,8 @@ class Installation:
         process = subprocess.Popen(self.command("serve", "--port", "0", *arguments), env=self.environ, stdout=log, stderr=log)
         served = Serving(process, _address(process, Path(log.name), start))
         try:
-            served.await_ready()
+            # Without a process that processes events a service answers, but is never ready.
+            served.await_ready("/health/live" if "--no-worker" in arguments else "/health/ready")
             yield served
         finally:
             if process.poll() is None:
@@ -71,12 +72,12 @@ class Serving:
         self.process = process
         self.url = url
 
-    def await_ready(self, seconds: float = START_SECONDS) -> None:
+    def await_ready(self, path: str = "/health/ready", *, seconds: float = START_SECONDS) -> None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             assert self.process.poll() is None, "the service has ended"
             with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(f"{self.url}/health/ready", timeout=5).status_code == 200:
+                if httpx.get(f"{self.url}{path}", timeout=5).status_code == 200:
                     return
             time.sleep(0.1)
         message = "the service is not ready"

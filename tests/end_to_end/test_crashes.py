@@ -101,7 +101,7 @@ async def test_the_service_brings_a_killed_database_back_and_recovers_by_itself(
         os.kill(installation.postmaster, signal.SIGKILL)
         # A backend that outlives the postmaster for a moment may still commit; then 200 is right, too.
         during = post(client, bodies[1])
-        served.await_ready(60)
+        served.await_ready(seconds=60)
         after = post(client, bodies[2])
         with EmbeddedServer.acquire(installation.directory) as server:
             events, _ = await everything_processed(server.dsn, made["schema"])

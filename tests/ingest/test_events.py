@@ -8,7 +8,7 @@ import pytest
 
 from billingwatch.errors import EventNotFound
 from billingwatch.ingest.events import EventFilter, get_event, list_events
-from billingwatch.ingest.recorder import record_events
+from billingwatch.ingest.record import record_all, record_events
 
 EVERYTHING = EventFilter()
 
@@ -111,3 +111,15 @@ async def test_an_event_that_is_not_there_is_said(tenant_connection, tenant, rec
     for event_id in ("evt_unknown", "", "EVT_3", "evt_%", "é"):
         with pytest.raises(EventNotFound, match="there is no event"):
             await get_event(tenant_connection, tenant.tenant_id, event_id)
+
+
+@pytest.mark.both_isolations
+async def test_event_stored_as_bytes_comes_with_them(tenant_connection, control, tenant, make_delivery):
+    body = b'{"id": "evt_1", "name": "\xff\x00\\'
+    await record_all(control, [make_delivery(tenant, body=body), make_delivery(tenant, "evt_2")])
+
+    event = await get_event(tenant_connection, tenant.tenant_id, "evt_1")
+    other = await get_event(tenant_connection, tenant.tenant_id, "evt_2")
+
+    assert (bytes(event.payload), event.body, event.type, event.status) == (b"null", body, "unknown", "pending")
+    assert other.body is None

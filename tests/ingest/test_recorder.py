@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from billingwatch.errors import EventMalformed, Overloaded
+from billingwatch.errors import Overloaded
+from billingwatch.ingest import locked as locked_module
 from billingwatch.ingest import recorder as recorder_module
 from billingwatch.ingest.recorder import BATCH_LIMIT, Recorded
 from billingwatch.tenancy.scope import tenant_scope
 
 STORED = "SELECT event_id, deliveries FROM events ORDER BY event_id"
+BODIES = "SELECT event_id, body FROM events WHERE body IS NOT NULL ORDER BY event_id"
+NOT_JSON: dict[str, str | bytes] = {
+    "control character": '{"id": "evt_1", "a": "\x01"}',
+    "nested too deep": '{"id": "evt_1", "a": ' + "[" * 100_000 + "]" * 100_000 + "}",
+    "not UTF-8": b'{"id": "evt_1", "a": "\xff"}',
+    "NUL byte": '{"id": "evt_1", "a": "\0"}',
+    "byte order mark": '\ufeff{"id": "evt_1"}',
+    "cut off": '{"id": "evt_1", "a": "Zo\u00eb',
+    "NaN": '{"id": "evt_1", "a": NaN}',
+    "garbage": '{"id": "evt_1"}}',
+}
+
+
+def in_bytes(payload: str | bytes) -> bytes:
+    return payload if isinstance(payload, bytes) else payload.encode()
 
 
 async def attempt(recorder, deliveries) -> list[Recorded | BaseException]:
@@ -117,20 +134,82 @@ async def test_what_is_not_to_be_processed_is_stored_and_not_pending(make_record
     assert await pending() == [(tenant.tenant_id, "evt_3")]
 
 
-async def test_one_event_that_postgres_refuses_does_not_hurt_the_others(make_recorder, make_delivery, rows, pending, tenant):
+@pytest.mark.both_isolations
+async def test_payloads_that_json_refuses_are_stored_as_bytes_among_others(make_recorder, make_delivery, rows, pending, tenant):
     deliveries = [make_delivery(tenant, f"evt_{number}") for number in range(10)]
-    deliveries[3] = msgspec.structs.replace(deliveries[3], payload='{"id": "evt_3", "a": "\x01"}')
-    deliveries[7] = msgspec.structs.replace(deliveries[7], payload="[" * 100_000 + "]" * 100_000)
+    refused: dict[int, str | bytes] = dict(zip((1, 3, 7), NOT_JSON.values(), strict=False))
+    for number, payload in refused.items():
+        deliveries[number] = msgspec.structs.replace(deliveries[number], payload=payload)
     recorder = make_recorder()
 
     with capture_logs() as logs:
         acks = await attempt(recorder, deliveries)
 
-    assert [type(ack) for ack in acks] == [Recorded] * 3 + [EventMalformed] + [Recorded] * 3 + [EventMalformed] + [Recorded] * 2
-    stored = [(f"evt_{number}", 1) for number in range(10) if number not in {3, 7}]
+    assert acks == [Recorded(is_new=True)] * 10
+    stored = [(f"evt_{number}", 1) for number in range(10)]
     assert await rows(tenant, STORED) == stored
     assert sorted(event_id for _, event_id in await pending()) == [event_id for event_id, _ in stored]
-    assert sorted(entry["event_id"] for entry in logs if entry["event"] == "ingest.event_refused") == ["evt_3", "evt_7"]
+    assert dict(await rows(tenant, BODIES)) == {f"evt_{number}": in_bytes(payload) for number, payload in refused.items()}
+    assert logs == []
+
+
+@pytest.mark.both_isolations
+@pytest.mark.parametrize("payload", NOT_JSON.values(), ids=NOT_JSON)
+async def test_payload_that_json_refuses_is_stored_and_counted_once(make_recorder, make_delivery, rows, pending, tenant, now, payload):
+    delivery = msgspec.structs.replace(make_delivery(tenant), payload=payload)
+    later = msgspec.structs.replace(delivery, received_at=now + timedelta(hours=1))
+    recorder = make_recorder()
+
+    first = await attempt(recorder, [delivery])
+    again = await attempt(recorder, [later, later])
+
+    assert [ack.is_new for ack in (*first, *again)] == [True, False, False]
+    assert await rows(tenant, BODIES) == [("evt_1", in_bytes(payload))]
+    assert await rows(tenant, "SELECT event_id, payload, deliveries, received_at, last_received_at, signed_at FROM events") == [
+        ("evt_1", "null", 3, now, later.received_at, now)
+    ]
+    assert await pending() == [(tenant.tenant_id, "evt_1")]
+
+
+@pytest.mark.both_isolations
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+async def test_event_delivered_as_json_and_as_bytes_is_one_event(make_recorder, make_delivery, rows, pending, tenant, order):
+    whole = make_delivery(tenant)
+    both = [whole, msgspec.structs.replace(whole, payload="{")]
+    recorder = make_recorder()
+
+    acks = [(await attempt(recorder, [both[number]]))[0].is_new for number in order]
+    together = await attempt(recorder, both)
+
+    assert acks == [True, False]
+    assert [ack.is_new for ack in together] == [False, False]
+    assert await rows(tenant, STORED) == [("evt_1", 4)]
+    assert await rows(tenant, "SELECT body IS NULL FROM events") == [(order == (0, 1),)]
+    assert len(await pending()) == 1
+
+
+@pytest.mark.both_isolations
+async def test_ignored_event_stored_as_bytes_is_not_pending(make_recorder, make_delivery, rows, pending, tenant):
+    delivery = msgspec.structs.replace(make_delivery(tenant), payload="{", disposition="ignored")
+
+    await attempt(make_recorder(), [delivery])
+
+    assert await rows(tenant, "SELECT disposition, body FROM events") == [("ignored", b"{")]
+    assert await pending() == []
+
+
+@pytest.mark.both_isolations
+async def test_bytes_that_cannot_be_stored_are_refused_as_unavailable(make_recorder, make_delivery, rows, control, tenant):
+    await control.execute(f"ALTER TABLE {tenant.schema_name}.events DROP COLUMN body")
+    deliveries = [make_delivery(tenant, f"evt_{number}") for number in range(3)]
+    deliveries[1] = msgspec.structs.replace(deliveries[1], payload="{")
+
+    with capture_logs() as logs:
+        acks = await attempt(make_recorder(), deliveries)
+
+    assert [type(ack) for ack in acks] == [Recorded, Overloaded, Recorded]
+    assert await rows(tenant, STORED) == [("evt_0", 1), ("evt_2", 1)]
+    assert [(entry["event"], entry["event_id"]) for entry in logs] == [("ingest.event_refused", "evt_1")]
 
 
 @pytest.mark.schema_isolation
@@ -339,3 +418,150 @@ async def test_a_lock_that_is_soon_gone_refuses_nobody(make_recorder, make_deliv
 
     assert await waiting == Recorded(is_new=True)
     assert await rows(tenant, STORED) == [("evt_1", 1)]
+
+
+async def test_lane_task_that_dies_refuses_its_batch_and_writes_the_next(make_recorder, make_delivery, rows, tenant, monkeypatch):
+    recorder = make_recorder()
+    original = recorder_module.record_events
+
+    async def die(connection, deliveries):
+        monkeypatch.setattr(recorder_module, "record_events", original)
+        raise asyncio.CancelledError  # no handler of the lane catches it
+
+    monkeypatch.setattr(recorder_module, "record_events", die)
+    first = asyncio.create_task(recorder.record(make_delivery(tenant, "evt_1")))
+    await asyncio.sleep(0)
+    while recorder.lanes[0].depth:
+        await asyncio.sleep(0)
+    second = asyncio.create_task(recorder.record(make_delivery(tenant, "evt_2")))
+
+    with pytest.raises(Overloaded, match="interrupted"):
+        await first
+    assert (await second).is_new
+    assert await rows(tenant, STORED) == [("evt_2", 1)]
+
+
+async def test_lane_task_survives_a_log_that_raises(make_recorder, make_delivery, rows, connect, tenant, monkeypatch):
+    recorder = make_recorder()
+    monkeypatch.setattr(locked_module.log, "warning", fail_to_log, raising=False)
+    holder = await connect()
+
+    async with holder.transaction():
+        await holder.execute(f"LOCK TABLE {tenant.schema_name}.events IN ACCESS EXCLUSIVE MODE")
+        [refused] = await attempt(recorder, [make_delivery(tenant)])
+    async with asyncio.timeout(20):
+        while not isinstance((await attempt(recorder, [make_delivery(tenant)]))[0], Recorded):
+            await asyncio.sleep(0.05)
+
+    assert isinstance(refused, Overloaded)
+    assert await rows(tenant, STORED) == [("evt_1", 1)]
+
+
+def fail_to_log(*arguments: object, **facts: object) -> None:
+    raise BrokenPipeError
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(recorder_module, "COMMIT_SECONDS", 0.3)
+    monkeypatch.setattr(recorder_module, "CHECK_SECONDS", 0.02)
+    monkeypatch.setattr(recorder_module, "CLOSE_SECONDS", 0.5)
+
+
+async def test_frozen_database_refuses_what_waits_and_recovers(make_recorder, make_delivery, rows, road, tenant, impatient):
+    recorder = make_recorder(dsn=road.dsn)
+    lane = recorder.lanes[0]
+    await recorder.record(make_delivery(tenant, "evt_before"))
+    batches = lane.batches
+
+    road.freeze()
+    async with asyncio.timeout(20):
+        hung = asyncio.create_task(recorder.record(make_delivery(tenant, "evt_hung")))
+        while lane.batches == batches:
+            await asyncio.sleep(0)
+        queued = await attempt(recorder, [make_delivery(tenant, f"evt_{number}") for number in range(5)])
+        [refused] = await asyncio.gather(hung, return_exceptions=True)
+        while not lane._stalled:
+            await asyncio.sleep(0)
+        [at_once] = await attempt(recorder, [make_delivery(tenant, "evt_later")])
+        refusing = lane.refusing
+        road.thaw()
+        while not isinstance((await attempt(recorder, [make_delivery(tenant, "evt_after")]))[0], Recorded):
+            await asyncio.sleep(0.02)
+
+    assert {type(error) for error in [*queued, refused, at_once]} == {Overloaded}
+    assert refusing
+    assert not lane.refusing
+    assert lane.depth == 0
+    assert lane._waiting_bytes == 0
+    assert {event_id for event_id, _ in await rows(tenant, STORED)} == {"evt_before", "evt_hung", "evt_after"}
+
+
+async def test_recorder_closes_while_the_database_is_frozen(make_recorder, make_delivery, road, tenant, impatient):
+    recorder = make_recorder(dsn=road.dsn)
+    await recorder.record(make_delivery(tenant, "evt_before"))
+
+    road.freeze()
+    waiting = [asyncio.create_task(recorder.record(make_delivery(tenant, f"evt_{number}"))) for number in range(300)]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(30):
+        await recorder.close()
+
+    assert {type(error) for error in await asyncio.gather(*waiting, return_exceptions=True)} == {Overloaded}
+
+
+async def test_lock_that_nobody_finds_ends_with_the_deadline(make_recorder, make_delivery, connect, tenant, impatient):
+    recorder = make_recorder()
+    holder = await connect()
+
+    async with holder.transaction():
+        await holder.execute("LOCK TABLE control.pending_events IN ACCESS EXCLUSIVE MODE")
+        async with asyncio.timeout(20):
+            refused = await attempt(recorder, [make_delivery(tenant, f"evt_{number}") for number in range(3)])
+    async with asyncio.timeout(20):
+        while not isinstance((await attempt(recorder, [make_delivery(tenant, "evt_after")]))[0], Recorded):
+            await asyncio.sleep(0.02)
+
+    assert {type(error) for error in refused} == {Overloaded}
+
+
+async def test_full_disk_makes_the_lane_refuse_until_a_commit(make_recorder, make_delivery, tenant, monkeypatch):
+    recorder = make_recorder()
+    original = recorder_module.record_events
+
+    async def find_no_space(connection, deliveries):
+        await connection.execute("DO $$ BEGIN RAISE SQLSTATE '53100'; END $$")
+
+    with monkeypatch.context() as full:
+        full.setattr(recorder_module, "record_events", find_no_space)
+        [refused] = await attempt(recorder, [make_delivery(tenant)])
+        refusing = recorder.lanes[0].refusing
+    assert recorder_module.record_events is original
+    await recorder.record(make_delivery(tenant))
+
+    assert isinstance(refused, Overloaded)
+    assert refusing
+    assert not recorder.lanes[0].refusing
+
+
+@pytest.mark.schema_isolation
+async def test_one_tenant_whose_schema_is_gone_leaves_the_lane_ready(make_recorder, make_delivery, control, tenant):
+    recorder = make_recorder()
+    await control.execute(f"DROP SCHEMA {tenant.schema_name} CASCADE")
+
+    [refused] = await attempt(recorder, [make_delivery(tenant)])
+
+    assert isinstance(refused, Overloaded)
+    assert not recorder.lanes[0].refusing
+
+
+async def test_deliveries_of_a_lane_without_its_task_are_refused(make_recorder, make_delivery, tenant, impatient):
+    recorder = make_recorder()
+    await recorder.lanes[0]._task.stop()
+
+    async with asyncio.timeout(20):
+        refused = await attempt(recorder, [make_delivery(tenant, f"evt_{number}") for number in range(3)])
+
+    assert {type(error) for error in refused} == {Overloaded}
+    assert recorder.lanes[0].depth == 0
+    assert not recorder.lanes[0].alive

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import hmac
 import time
 from datetime import UTC, datetime
 
@@ -187,3 +190,53 @@ def test_an_empty_secret_verifies_nothing_although_anybody_could_sign_with_it(em
     with pytest.raises(SignatureInvalid):
         verify(BODY, forged, [empty], as_of=NOW)
     assert verify(BODY, sign(), [empty, SECRET], as_of=NOW) == NOW
+
+
+LATIN = b'{"id": "evt_1", "name": "Zo\xeb"}'  # not UTF-8
+
+
+def sign_bytes(body: bytes = LATIN, secret: str = SECRET, at: int = T) -> str:
+    """Sign as Stripe documents it: HMAC-SHA256 of the time, a dot and the bytes of the body."""
+    return f"t={at},v1={hmac.new(secret.encode(), str(at).encode() + b'.' + body, hashlib.sha256).hexdigest()}"
+
+
+def test_signature_over_bytes_equals_the_librarys_where_both_exist():
+    assert sign_bytes(BODY.encode()) == sign(BODY)
+
+
+@pytest.mark.parametrize("body", [LATIN, b"\xff", b"\xff\xfe{\0}\0", b"\xed\xa0\xbd", b"\x80" * 100_000])
+def test_body_that_is_not_utf_8_is_verified_over_its_bytes(body):
+    assert verify(body, sign_bytes(body), [OTHER, SECRET], as_of=NOW) == NOW
+
+
+@pytest.mark.parametrize("body", [LATIN + b" ", LATIN.replace(b"\xeb", b"\xec"), LATIN.decode("latin-1").encode(), b"\xff"])
+def test_other_bytes_than_the_signed_are_refused(body):
+    with pytest.raises(SignatureInvalid):
+        verify(body, sign_bytes(), [SECRET], as_of=NOW)
+
+
+@pytest.mark.parametrize("seconds", [TOLERANCE + 1, -TOLERANCE - 1])
+def test_signature_over_bytes_beyond_the_tolerance_is_refused(seconds):
+    with pytest.raises(SignatureInvalid):
+        verify(LATIN, sign_bytes(at=T + seconds), [SECRET], as_of=NOW)
+
+
+@pytest.mark.parametrize("empty", ["", " ", "\t\n"])
+def test_empty_secret_verifies_no_bytes(empty):
+    with pytest.raises(SignatureInvalid):
+        verify(LATIN, sign_bytes(secret=empty), [empty], as_of=NOW)
+
+
+PARTS = ["t", "v1", "v0", "=", ",", f"t={T},", f"t={T}", "v1=" + "0" * 64, " ", "é", "garbage", "GOOD", "GOOD=x", ",GOOD"]
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=8).map("".join))
+def test_headers_over_bytes_follow_the_rules_of_the_library(header):
+    """The same header, once with the signature of a UTF-8 body for the library and once with that of bytes."""
+    verified = []
+    for body, good in ((BODY, v1()), (LATIN, sign_bytes().partition(",")[2])):
+        with contextlib.suppress(SignatureInvalid):
+            verify(body, header.replace("GOOD", good), [SECRET], as_of=NOW)
+            verified.append(body)
+
+    assert verified in ([], [BODY, LATIN])

@@ -61,7 +61,7 @@ async def roles(server) -> set[str]:
     for name in await databases(server.dsn):
         connection = await asyncpg.connect(server.dsn_for(name))
         shared = await connection.fetchval("SELECT schema_name FROM control.isolation")
-        found |= {f"{shared}{suffix}" for suffix in ("", "_recorder", "_analysts") if shared}
+        found |= {f"{shared}{suffix}" for suffix in ("", "_recorder", "_analysts", "_reader") if shared}
         await connection.close()
     return await remaining(server.dsn, found)
 

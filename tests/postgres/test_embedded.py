@@ -152,6 +152,11 @@ def test_from_nothing_it_becomes_a_guarded_utf8_server_on_loopback(empty_dir: Pa
         assert hba == "scram-sha-256"
         assert mode(home / "password") == 0o600
         assert mode(home / "data") == 0o700
+        assert mode(home / "port") == 0o600
+        assert mode(home / "postgres.log") == 0o600
+        assert mode(home / "socket") == 0o700
+        assert (home / "socket").stat().st_uid == (home / "data").stat().st_uid
+        assert mode(home / "socket" / f".s.PGSQL.{found.port}") == 0o700
         assert (home / "password").stat().st_uid == os.geteuid()
         assert (home / "data").stat().st_uid != 0
         assert os.getsid(found.pid) != os.getsid(0)

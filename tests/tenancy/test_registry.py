@@ -43,17 +43,14 @@ async def registry(lane, seal, database) -> AsyncIterator[Registry]:
 
 
 @pytest.fixture
-async def listening(registry, control) -> Registry:
+async def following(registry) -> Registry:
     registry.start()
-    await until(lambda: listeners(control))
+    await until(lambda: has_polled(registry))
     return registry
 
 
-async def listeners(control) -> list[int]:
-    rows = await control.fetch(
-        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'billingwatch registry' AND query LIKE 'LISTEN%'"
-    )
-    return [row["pid"] for row in rows]
+async def has_polled(registry: Registry) -> bool:
+    return registry._generation > 0
 
 
 async def until(found: Callable[[], Awaitable[object]], *, seconds: float = 10) -> None:
@@ -125,7 +122,7 @@ async def test_one_who_stops_waiting_takes_nothing_from_the_others(registry, lan
     assert done[1:] == [tenant, tenant]
 
 
-async def test_a_database_that_is_away_is_said_and_not_remembered(registry, lane, control, provision_tenant):
+async def test_a_database_that_is_away_is_said_and_not_remembered(registry, lane, database, provision_tenant):
     _, handed_out = await provision_tenant()
     await registry.by_webhook_token("unknown")
 
@@ -135,7 +132,7 @@ async def test_a_database_that_is_away_is_said_and_not_remembered(registry, lane
         lane._dsn = "postgresql://nobody@127.0.0.1:1/nothing"
         connection.terminate()
     errors = await asking
-    lane._dsn = registry._dsn
+    lane._dsn = database
     lane._failed_at = float("-inf")
     found = await registry.by_webhook_token(handed_out.webhook_token)
 
@@ -191,14 +188,14 @@ async def waiting(lane: Lane, count: int) -> bool:
     return lane.waiting == count
 
 
-async def test_a_secret_added_or_removed_elsewhere_is_seen_promptly(listening, control, seal, provision_tenant):
+async def test_a_secret_added_or_removed_elsewhere_is_seen_promptly(following, control, seal, provision_tenant):
     _, handed_out = await provision_tenant()
-    old = (await listening.by_webhook_token(handed_out.webhook_token)).secrets
+    old = (await following.by_webhook_token(handed_out.webhook_token)).secrets
 
     await add_secret(control, seal, "acme", ROLLED)
-    await until(lambda: has_secrets(listening, handed_out.webhook_token, (ROLLED, *old)))
+    await until(lambda: has_secrets(following, handed_out.webhook_token, (ROLLED, *old)))
     await remove_secret(control, "acme", (await list_secrets(control, "acme"))[0].secret_id)
-    await until(lambda: has_secrets(listening, handed_out.webhook_token, (ROLLED,)))
+    await until(lambda: has_secrets(following, handed_out.webhook_token, (ROLLED,)))
 
     assert len(old) == 1
 
@@ -207,61 +204,53 @@ async def has_secrets(registry: Registry, token: str, secrets: tuple[str, ...]) 
     return (await registry.by_webhook_token(token)).secrets == secrets
 
 
-async def test_a_tenant_created_after_its_token_was_guessed_is_found_promptly(listening, provision_tenant, monkeypatch):
+async def test_a_tenant_created_after_its_token_was_guessed_is_found_promptly(following, provision_tenant, monkeypatch):
     monkeypatch.setattr(provision_module, "new_webhook_token", lambda: "guessed")
-    before = await listening.by_webhook_token("guessed")
+    before = await following.by_webhook_token("guessed")
 
     tenant, _ = await provision_tenant()
-    await until(lambda: listening.by_webhook_token("guessed"))
+    await until(lambda: following.by_webhook_token("guessed"))
 
     assert before is None
-    assert await listening.by_webhook_token("guessed") == tenant
+    assert await following.by_webhook_token("guessed") == tenant
 
 
-async def test_a_change_of_one_tenant_leaves_the_others_remembered(listening, lane, control, seal, provision_tenant):
+async def test_a_change_of_one_tenant_leaves_the_others_remembered(following, lane, control, seal, provision_tenant):
     one, _ = await provision_tenant("one")
     other, _ = await provision_tenant("other")
-    await listening.by_tenant_id(one.tenant_id)
-    await listening.by_tenant_id(other.tenant_id)
+    await following.changes.poll()  # both were announced when they were provisioned
+    await following.by_tenant_id(one.tenant_id)
+    await following.by_tenant_id(other.tenant_id)
 
     await add_secret(control, seal, "one", ROLLED)
-    await until(lambda: forgotten(listening, one.tenant_id))
+    await until(lambda: forgotten(following, one.tenant_id))
 
-    assert _Key(tenant_id=other.tenant_id) in listening._answers
+    assert _Key(tenant_id=other.tenant_id) in following._answers
 
 
 async def forgotten(registry: Registry, tenant_id: int) -> bool:
     return _Key(tenant_id=tenant_id) not in registry._answers
 
 
-async def test_a_listener_that_was_cut_off_listens_again_and_forgets_what_it_may_have_missed(listening, control, tenant, monkeypatch):
-    monkeypatch.setattr(registry_module, "LISTEN_RETRY", 0.01)
-    await listening.by_tenant_id(tenant.tenant_id)
-    (pid,) = await listeners(control)
+async def test_unknown_tokens_stay_cached_and_are_asked_again_after_a_change(registry, lane, tenant):
+    for number in range(100):
+        await registry.by_webhook_token(f"guess {number}")
+    asked = lane.asked
 
-    await control.execute("SELECT pg_terminate_backend($1)", pid)
-    await until(lambda: forgotten(listening, tenant.tenant_id))
+    registry.forget(tenant.tenant_id)
+    await registry.by_webhook_token("guess 7")
 
-    await until(lambda: listeners(control))
-    assert await listeners(control) != [pid]
-
-
-async def test_a_listener_survives_that_the_database_is_away_when_it_starts(lane, seal, database, monkeypatch):
-    monkeypatch.setattr(registry_module, "LISTEN_RETRY", 0.01)
-    registry = Registry(lane, seal, "postgresql://nobody@127.0.0.1:1/nothing")
-    registry.start()
-    await asyncio.sleep(0.1)
-
-    registry._dsn = database
-    generation = registry._generation
-    await until(lambda: heard(registry, generation))
-
-    await registry.close()
-    assert registry._listener.cancelled()
+    assert len(registry._answers) == 100
+    assert lane.asked == asked + 1
 
 
-async def heard(registry: Registry, generation: int) -> bool:
-    return registry._generation > generation
+async def test_evicted_answers_leave_the_index_of_tenants(registry, tenant, monkeypatch):
+    monkeypatch.setattr(registry_module, "CACHE_LIMIT", 1)
+
+    await registry.by_tenant_id(tenant.tenant_id)
+    await registry.by_webhook_token("guess")
+
+    assert registry._keys == {}
 
 
 async def test_a_key_that_does_not_fit_is_said_and_no_secret_is_guessed(lane, database, tenant):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
 from billingwatch.errors import ControlPlaneStays, InputInvalid, IsolationMismatch, RolesMissing, RowIsolationNotPermitted
-from billingwatch.ingest.recorder import record_events
+from billingwatch.ingest.record import record_all, record_events
 from billingwatch.postgres import migrations, revisions
 from billingwatch.postgres.connections import ControlConnection, open_connection
 from billingwatch.postgres.tenant_plane import metadata
@@ -64,12 +65,13 @@ async def pair(control, provision_tenant):
 
 async def test_a_tenant_is_a_row_of_the_control_plane_and_nothing_else(control, provision_tenant):
     relations = "SELECT count(*) FROM pg_class"
+    schemas = "SELECT array_agg(nspname::text ORDER BY nspname) FROM pg_namespace WHERE nspname LIKE 'tenant%'"
     before = await control.fetchval(relations)
 
     one, other = [(await provision_tenant(name))[0] for name in ("one", "other")]
 
     assert one.schema_name == other.schema_name == await control.fetchval("SELECT schema_name FROM control.isolation")
-    assert await control.fetchval("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'tenant%'") == 1
+    assert await control.fetchval(schemas) == [one.schema_name, f"{one.schema_name}_analysts"]
     assert await control.fetchval(relations) == before
 
 
@@ -167,10 +169,11 @@ async def test_a_batch_of_many_tenants_is_one_insert(control, provision_tenant, 
         assert [tuple(row) for row in stored] == [(tenant.tenant_id, f"evt_{number}", 2) for number in range(4)]
 
 
-async def test_recording_leaves_its_rights_behind_in_the_function(control, tenant):
+@pytest.mark.parametrize("function", ["record_events", "record_body"])
+async def test_recording_leaves_its_rights_behind_in_the_function(control, tenant, function):
     rights = await control.fetchrow(
         "SELECT p.prosecdef, r.rolname, r.rolcanlogin, r.rolsuper, has_function_privilege('public', p.oid, 'EXECUTE') AS anybody"
-        " FROM pg_proc AS p JOIN pg_roles AS r ON r.oid = p.proowner WHERE p.oid = 'control.record_events'::regproc"
+        f" FROM pg_proc AS p JOIN pg_roles AS r ON r.oid = p.proowner WHERE p.oid = 'control.{function}'::regproc"
     )
     policies = await control.fetch(
         "SELECT DISTINCT tablename FROM pg_policies WHERE $1::text = ANY (roles)", f"{tenant.schema_name}_recorder"
@@ -229,12 +232,12 @@ async def role(database) -> AsyncIterator[tuple[str, str]]:
     await admin.execute(f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY file_copy")
     await admin.execute(f"CREATE ROLE {name} LOGIN CREATEROLE PASSWORD '{scram_verifier(name, os.urandom(16))}'")
     await admin.execute(f"GRANT CREATE ON DATABASE {name} TO {name}")
-    yield name, analyst_dsn(database.rpartition("/")[0] + f"/{name}", name, name)
-    superuser = await asyncpg.connect(database.rpartition("/")[0] + f"/{name}")
+    yield name, analyst_dsn(urlsplit(database)._replace(path=f"/{name}").geturl(), name, name)
+    superuser = await asyncpg.connect(urlsplit(database)._replace(path=f"/{name}").geturl())
     shared = await superuser.fetchval("SELECT schema_name FROM control.isolation") if await superuser.fetchval(INITIALISED) else None
     await superuser.close()
     await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    for each in [f"{shared}{suffix}" for suffix in ("", "_recorder", "_analysts") if shared] + [name]:
+    for each in [f"{shared}{suffix}" for suffix in ("", "_recorder", "_analysts", "_reader") if shared] + [name]:
         await admin.execute(f"DROP ROLE {each}")
     await admin.close()
 
@@ -397,6 +400,30 @@ async def test_no_tenant_is_migrated_without_the_others(service, watched, databa
     assert await fleet_state(service.control) == FleetState(behind=2)
 
 
+async def test_service_that_is_no_superuser_records_bytes(service, watched, make_delivery):
+    deliveries = [make_delivery(tenant, body=b'{"id": "evt_1", "name": "\xff"}') for tenant in watched]
+
+    recorded = [await record_all(service.control, deliveries) for _ in range(2)]
+
+    assert recorded == [[True, True], [False, False]]
+    for tenant, delivery in zip(watched, deliveries, strict=True):
+        async with tenant_scope(service.control, tenant) as scoped:
+            stored = await scoped.fetch("SELECT tenant_id, event_id, deliveries, payload, body FROM events")
+        assert [tuple(row) for row in stored] == [(tenant.tenant_id, "evt_1", 2, "null", delivery.payload)]
+    assert await service.control.fetchval("SELECT count(*) FROM control.pending_events") == 2
+
+
+async def test_function_for_bytes_comes_and_goes_with_its_revision(service, watched, make_delivery):
+    await take_back_control_plane(service.control)
+    gone = await service.control.fetchval("SELECT to_regproc('control.record_body') IS NULL")
+    recorded = await record_events(service.control, [make_delivery(watched[0])])
+
+    await ensure_control_plane(service.control, isolation="row", upgrade=True)
+    again = await record_all(service.control, [make_delivery(watched[0], body=b'{"id": "evt_2", "name": "\xff"}')])
+
+    assert (gone, recorded, again) == (True, [True], [True])
+
+
 async def test_a_revision_of_the_control_plane_may_replace_how_events_are_recorded(service, watched, add_revision, make_delivery):
     first = next((migrations.schema_root() / "control" / "versions").glob("0001_*.py"))
     before = migrations.head("control")
@@ -436,6 +463,32 @@ async def test_a_control_plane_revision_that_does_nothing_goes_forth_and_back(se
     back = await take_back_control_plane(service.control)
 
     assert back == before
+
+
+async def test_upgrade_takes_tables_from_analysts_of_an_earlier_release(service, watched, role, database):
+    """An earlier release granted the tables to the analysts themselves, and had no reader."""
+    shared = watched[0].schema_name
+    made = await create_analyst(service.control, "one")
+    await take_back_control_plane(service.control)
+    admin = await asyncpg.connect(urlsplit(database)._replace(path=f"/{role[0]}").geturl())
+    await admin.execute(
+        f"DO $$ DECLARE name text; BEGIN FOR name IN SELECT tablename FROM pg_policies WHERE policyname = 'analyst' LOOP"
+        f" EXECUTE format('ALTER POLICY analyst ON {shared}.%I TO {shared}_analysts', name); END LOOP; END $$;"
+        f"DROP OWNED BY {shared}_reader CASCADE; DROP ROLE {shared}_reader;"
+        f"GRANT USAGE ON SCHEMA {shared} TO {shared}_analysts; GRANT SELECT ON ALL TABLES IN SCHEMA {shared} TO {shared}_analysts"
+    )
+    session = await asyncpg.connect(analyst_dsn(role[1], made.role, made.password))
+    before = await session.fetchval(f"SELECT name FROM {shared}.customers")
+
+    await ensure_control_plane(service.control, isolation="row", upgrade=True)
+
+    after = await session.fetchval("SELECT name FROM customers")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await session.fetch(f"SELECT name FROM {shared}.customers")
+    await session.close()
+    await admin.close()
+    await revoke_analyst(service.control, made.role)
+    assert (before, after) == ("one", "one")
 
 
 async def test_a_database_that_came_to_a_server_without_its_roles_says_which(service, watched, connect):
@@ -496,7 +549,7 @@ async def test_partitions_by_tenant_hold_the_same_rows_behind_the_same_door(serv
     finally:
         await lane.close()
         await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        await admin.execute("".join(f"DROP ROLE {shared}{suffix};" for suffix in ("", "_recorder", "_analysts")))
+        await admin.execute("".join(f"DROP ROLE {shared}{suffix};" for suffix in ("", "_recorder", "_analysts", "_reader")))
         await admin.close()
 
     assert recorded == ([True] * len(deliveries), [False] * len(deliveries))

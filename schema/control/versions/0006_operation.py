@@ -10,8 +10,43 @@ down_revision = "0005"
 branch_labels = None
 depends_on = None
 
+# For an event whose body json refuses: the bytes go to `events.body`, and `payload` is JSON null. Otherwise as `record_events`.
+RECORD_BODY = """
+CREATE OR REPLACE FUNCTION control.record_body(
+    tenant_id integer, schema_name text, event_id text, type text, api_version text, livemode boolean,
+    account text, object_id text, occurred_at timestamptz, signed_at timestamptz, received_at timestamptz,
+    disposition text, body bytea
+) RETURNS boolean
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    events CONSTANT text := quote_ident(schema_name) || '.events';
+    count integer;
+BEGIN
+    IF disposition NOT IN ('process', 'ignored', 'needs_fetch') THEN
+        RAISE check_violation USING MESSAGE = 'unknown disposition';
+    END IF;
+    EXECUTE 'INSERT INTO ' || events || ' (event_id, type, api_version, livemode, account, object_id, occurred_at, signed_at, received_at,'
+        ' last_received_at, deliveries, disposition, payload, body)'
+        ' VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, 1, $10, ''null'', $11) ON CONFLICT DO NOTHING'
+    USING event_id, type, api_version, livemode, account, object_id, occurred_at, signed_at, received_at, disposition, body;
+    GET DIAGNOSTICS count = ROW_COUNT;
+    IF count = 0 THEN
+        EXECUTE 'UPDATE ' || events || ' SET deliveries = deliveries + 1, last_received_at = greatest(last_received_at, $1)'
+            ' WHERE event_id = $2'
+        USING received_at, event_id;
+    ELSIF disposition = 'process' THEN
+        INSERT INTO control.pending_events (tenant_id, event_id, received_at)
+        VALUES (record_body.tenant_id, record_body.event_id, record_body.received_at);
+    END IF;
+    RETURN count = 1;
+END
+$$
+"""
+
 
 def upgrade() -> None:
+    op.execute(RECORD_BODY)
     op.create_table(
         "fleet_settings",
         sa.Column("name", sa.Text(), nullable=False),
@@ -89,6 +124,11 @@ def upgrade() -> None:
         sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True, comment="To the minute; null: never used"),
         schema="control",
     )
+    op.add_column(
+        "analysts",
+        sa.Column("verifier", sa.Text(), nullable=True, comment="SCRAM verifier of the password that was handed out; null: not kept"),
+        schema="control",
+    )
     op.create_unique_constraint("api_keys_key_id_key", "api_keys", ["key_id"], schema="control")
     op.add_column(
         "tenants",
@@ -126,6 +166,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.execute("DROP FUNCTION control.record_body")
     op.drop_constraint("tenants_status_known", "tenants", schema="control")
     op.execute("UPDATE control.tenants SET status = 'suspended' WHERE status <> 'active'")
     op.create_check_constraint(op.f("tenants_status_known"), "tenants", "status IN ('active', 'suspended')", schema="control")
@@ -150,6 +191,7 @@ def downgrade() -> None:
     op.drop_column("api_keys", "scope", schema="control")
     op.drop_column("api_keys", "name", schema="control")
     op.drop_column("api_keys", "key_id", schema="control")
+    op.drop_column("analysts", "verifier", schema="control")
     op.drop_table("ingest_activity", schema="control")
     op.drop_index("tenant_changes_transaction_id_idx", table_name="tenant_changes", schema="control")
     op.drop_table("tenant_changes", schema="control")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
+import asyncpg
 from litestar import Request
+from litestar.connection import ASGIConnection
+from litestar.enums import HttpMethod
+from litestar.handlers import BaseRouteHandler
 
-from billingwatch.errors import Unauthenticated
+from billingwatch.api.requests import refuse_unknown_parameters
+from billingwatch.errors import QueryTooSlow, Unauthenticated
 from billingwatch.postgres.connections import ControlConnection, TenantConnection
 from billingwatch.service import Service
-from billingwatch.tenancy.lanes import control_plane
+from billingwatch.tenancy.lanes import Lane, answer_within, control_plane
 from billingwatch.tenancy.provision import API_KEY_HINT
 from billingwatch.tenancy.tenants import Tenant
 
@@ -29,29 +35,65 @@ class TenantAccess:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[TenantConnection]:
-        async with self._service.reads.of(self.tenant.tenant_id).scope(self.tenant, readonly=True) as connection:
+        async with answer_within(), self._lane() as lane, lane.scope(self.tenant, readonly=True) as connection:
             yield connection
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[TenantConnection]:
-        async with self._service.reads.of(self.tenant.tenant_id).scope(self.tenant) as connection:
+        async with answer_within(), self._lane() as lane, lane.scope(self.tenant) as connection:
             yield connection
 
     @asynccontextmanager
     async def backtesting(self) -> AsyncIterator[TenantConnection]:
-        """For what may take long: nobody who reads waits for it."""
-        async with self._service.backtests.scope(self.tenant, readonly=True) as connection:
+        """Read the tenant's tables on a lane for long statements, so that reads do not wait for it."""
+        async with self.reading():
+            pass  # raises DatabaseUnavailable within 10 s when the server does not answer
+        async with (
+            self._service.backtest_turns.lane_of(self.tenant.tenant_id) as lane,
+            lane.scope(self.tenant, readonly=True) as connection,
+        ):
             yield connection
 
     @asynccontextmanager
     async def settings(self) -> AsyncIterator[ControlConnection]:
-        """Where the tenant's settings are kept. Not by the control plane's own lane: a change may wait for another, and deliveries for the lane."""
-        async with control_plane(self._service.reads.of(self.tenant.tenant_id)) as connection:
+        """Open the control plane, where the tenant's settings are kept.
+
+        Uses a read lane: a settings change can wait for a row lock and must not block token look-ups on the control lane.
+        """
+        async with answer_within(), self._lane() as lane, control_plane(lane) as connection:
             yield connection
+
+    @asynccontextmanager
+    async def _lane(self) -> AsyncIterator[Lane]:
+        """Hold a read lane, and charge the time to the tenant's budget. Raises QueryTooSlow."""
+        tenant_id, now = self.tenant.tenant_id, asyncio.get_running_loop().time
+        async with self._service.read_turns.lane_of(tenant_id) as lane:
+            began = now()
+            try:
+                yield lane
+            except asyncpg.QueryCanceledError as error:
+                raise QueryTooSlow from error
+            finally:
+                self._service.api_budget.charge(tenant_id, now() - began)
 
     def changed(self) -> None:
         """Settings changed: this process knows at once, the others when Postgres tells them."""
         self._service.registry.forget(self.tenant.tenant_id)
+
+
+async def authenticate(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """Find the tenant before anything else of the request is read. Raises Unauthenticated, CallsExceeded."""
+    request = cast(Request[Any, Any, Any], connection)
+    if request.method == HttpMethod.OPTIONS:
+        return
+    request.state.access = await provide_access(request)
+    refuse_unknown_parameters(request)
+
+
+def granted_access(request: Request[Any, Any, Any]) -> TenantAccess:
+    """Return what `authenticate` found."""
+    access: TenantAccess = request.state.access
+    return access
 
 
 async def provide_access(request: Request[Any, Any, Any]) -> TenantAccess:
@@ -63,4 +105,5 @@ async def provide_access(request: Request[Any, Any, Any]) -> TenantAccess:
     tenant = await service.registry.by_api_key(key.strip())
     if tenant is None:
         raise Unauthenticated
+    await service.api_budget.admit(tenant.tenant_id)
     return TenantAccess(tenant, key.strip(), service)

@@ -8,6 +8,7 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody, PathParameter, QueryParameter
 
 from billingwatch.api.access import TenantAccess
+from billingwatch.api.openapi import WITH_BODY, problems
 from billingwatch.detection.backtest import Backtest, backtest, read_since
 from billingwatch.detection.catalog import DetectorRow, changed, describe, find_detector, override
 from billingwatch.detection.engine import beginning
@@ -48,22 +49,33 @@ class StatsList(msgspec.Struct, frozen=True, kw_only=True):
     detectors: list[DetectorStats]
 
 
-@get("/detectors", tags=["detectors"], summary="List detectors, with their thresholds and whether they are at work")
+@get(
+    "/detectors",
+    tags=["detectors"],
+    summary="List detectors, with their thresholds and whether they are at work",
+    responses=problems(),
+)
 async def list_detectors(access: NamedDependency[TenantAccess]) -> DetectorList:
     tuning = await _tuning(access)
     async with access.reading() as connection:
         begun = await beginning(connection)
-    return DetectorList(detectors=[describe(each, tuning, beginning=begun, as_of=access.as_of()) for each in DETECTORS.values()])
+        rows = [describe(each, tuning, beginning=begun, as_of=access.as_of()) for each in DETECTORS.values()]
+    return DetectorList(detectors=rows)
 
 
-@get("/detectors/{name:str}", tags=["detectors"], summary="One detector")
+@get("/detectors/{name:str}", tags=["detectors"], summary="One detector", responses=problems(404))
 async def show_detector(access: NamedDependency[TenantAccess], name: Name) -> DetectorRow:
     detector, tuning = find_detector(name), await _tuning(access)
     async with access.reading() as connection:
         return describe(detector, tuning, beginning=await beginning(connection), as_of=access.as_of())
 
 
-@patch("/detectors/{name:str}", tags=["detectors"], summary="Turn a detector on or off, or set thresholds; effective at once")
+@patch(
+    "/detectors/{name:str}",
+    tags=["detectors"],
+    summary="Turn a detector on or off, or set thresholds; effective at once",
+    responses=problems(404, 422, *WITH_BODY),
+)
 async def set_detector(access: NamedDependency[TenantAccess], name: Name, data: JSONBody[DetectorChange]) -> DetectorRow:
     detector = find_detector(name)
     async with access.reading() as connection:  # first, so that who is told that the tenant's tables cannot be read has changed nothing
@@ -81,7 +93,11 @@ async def set_detector(access: NamedDependency[TenantAccess], name: Name, data: 
 
 
 @post(
-    "/detectors/{name:str}/backtest", status_code=200, tags=["detectors"], summary="What other thresholds would have found; changes nothing"
+    "/detectors/{name:str}/backtest",
+    status_code=200,
+    tags=["detectors"],
+    summary="What other thresholds would have found; changes nothing",
+    responses=problems(404, 422, *WITH_BODY),
 )
 async def backtest_detector(access: NamedDependency[TenantAccess], name: Name, data: JSONBody[BacktestWanted]) -> Backtest:
     detector, until = find_detector(name), access.as_of()
@@ -91,7 +107,12 @@ async def backtest_detector(access: NamedDependency[TenantAccess], name: Name, d
         return await backtest(connection, detector, thresholds, since=since, until=until)
 
 
-@get("/stats/detectors", tags=["detectors"], summary="What became of each detector's anomalies, and how often it was right")
+@get(
+    "/stats/detectors",
+    tags=["detectors"],
+    summary="What became of each detector's anomalies, and how often it was right",
+    responses=problems(),
+)
 async def show_stats(
     access: NamedDependency[TenantAccess],
     since: Annotated[str | None, QueryParameter(min_length=1, max_length=64, description="Opened since then: a moment, or `30d`")] = None,

@@ -8,6 +8,7 @@ from litestar import MediaType, Request, Response, get
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from billingwatch.api.openapi import OPEN_TO_ALL, only_problems
 from billingwatch.service import Service
 
 
@@ -15,19 +16,32 @@ class Health(msgspec.Struct, frozen=True):
     status: str
 
 
-@get("/health/live", tags=["health"], summary="The process answers")
+@get("/health/live", tags=["health"], summary="The process answers", security=OPEN_TO_ALL, responses=only_problems(500))
 async def live() -> Health:
     return Health("ok")
 
 
-@get("/health/ready", tags=["health"], summary="Events can be recorded: the database answers; 503 while it does not")
+@get(
+    "/health/ready",
+    tags=["health"],
+    summary="Events are recorded and processed; 503 says why not",
+    security=OPEN_TO_ALL,
+    responses=only_problems(500, 503),
+)
 async def ready(request: Request[Any, Any, Any]) -> Health:
     service: Service = request.app.state.service
-    await service.check()
+    await service.readiness.check()
     return Health("ok")
 
 
-@get("/metrics", tags=["health"], summary="Prometheus metrics", media_type=MediaType.TEXT)
+@get(
+    "/metrics",
+    tags=["health"],
+    summary="Prometheus metrics",
+    media_type=MediaType.TEXT,
+    security=OPEN_TO_ALL,
+    responses=only_problems(500),
+)
 async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     service: Service = request.app.state.service
     await service.gauge()

@@ -9,6 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody, PathParameter
 
 from billingwatch.api.access import TenantAccess
+from billingwatch.api.openapi import WITH_BODY, problems
 from billingwatch.api.pages import in_utc
 from billingwatch.api.reason import PLAIN, Reason
 from billingwatch.detection.catalog import find_detector
@@ -31,14 +32,18 @@ class NewMute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     reason: Reason
 
 
-@get("/mutes", tags=["mutes"], summary="List mutes")
+@get("/mutes", tags=["mutes"], summary="List mutes", responses=problems())
 async def list_all_mutes(access: NamedDependency[TenantAccess]) -> MuteList:
     async with access.settings() as control:
         return MuteList(mutes=await list_mutes(control, access.tenant))
 
 
 @post(
-    "/mutes", status_code=201, tags=["mutes"], summary="Mute anomalies of a detector, a subject or a time; they are recorded all the same"
+    "/mutes",
+    status_code=201,
+    tags=["mutes"],
+    summary="Mute anomalies of a detector, a subject or a time; they are recorded all the same",
+    responses=problems(404, 409, *WITH_BODY),
 )
 async def create_mute(access: NamedDependency[TenantAccess], data: JSONBody[NewMute]) -> MuteRow:
     wanted = MuteWanted(
@@ -54,7 +59,13 @@ async def create_mute(access: NamedDependency[TenantAccess], data: JSONBody[NewM
     return mute
 
 
-@delete("/mutes/{mute_id:int}", status_code=200, tags=["mutes"], summary="Remove a mute; it is returned once more")
+@delete(
+    "/mutes/{mute_id:int}",
+    status_code=200,
+    tags=["mutes"],
+    summary="Remove a mute; it is returned once more",
+    responses=problems(404),
+)
 async def delete_mute(
     access: NamedDependency[TenantAccess], mute_id: Annotated[int, PathParameter(ge=1, le=MUTE_ID_MAX, description="Of `GET /mutes`")]
 ) -> MuteRow:

@@ -13,11 +13,25 @@ from billingwatch.errors import InputInvalid
 LIMIT_DEFAULT = 50
 LIMIT_MAX = 500
 
+INSTANT = {"format": "date-time"}  # schema of what read_instant reads; as `datetime`, a parameter would also accept numbers
+
+
+def read_instant(name: str, text: str | None) -> datetime | None:
+    """Read an instant like `2026-03-01T00:00:00Z`; without an offset it is UTC. Raises InputInvalid."""
+    if text is None:
+        return None
+    try:
+        return _in_utc(name, msgspec.convert(text, datetime))
+    except msgspec.ValidationError as error:
+        raise InputInvalid(reason=f"`{name}` is not an instant like `2026-03-01T00:00:00Z`") from error
+
 
 def in_utc(name: str, value: datetime | None) -> datetime | None:
-    """A time as a request gives it; without an offset it is UTC. InputInvalid for one that no calendar holds."""
-    if value is None:
-        return None
+    """Return an instant in UTC. Raises InputInvalid outside the years 1 to 9999."""
+    return None if value is None else _in_utc(name, value)
+
+
+def _in_utc(name: str, value: datetime) -> datetime:
     try:
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
     except OverflowError as error:
@@ -29,14 +43,14 @@ def encode_cursor(at: datetime, row_id: str) -> str:
 
 
 def decode_cursor(cursor: str | None) -> tuple[datetime, str] | None:
-    """Read what encode_cursor made; InputInvalid for anything else."""
+    """Read what encode_cursor made. Raises InputInvalid for anything else."""
     if cursor is None:
         return None
     try:
         raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         at, row_id = msgspec.json.decode(raw, type=tuple[datetime, str])
-    except (binascii.Error, ValueError, msgspec.DecodeError) as error:
+    except (binascii.Error, ValueError, RecursionError, msgspec.DecodeError) as error:
         raise InputInvalid(reason="`cursor` is not one that this API gave out") from error
     if at.tzinfo is None or "\0" in row_id:
         raise InputInvalid(reason="`cursor` is not one that this API gave out")
-    return at, row_id
+    return _in_utc("cursor", at), row_id

@@ -33,12 +33,16 @@ STATUS: dict[type[errors.BillingWatchError], int] = {
     errors.ThresholdsInvalid: 422,
     errors.BacktestFailed: 422,
     errors.RateLimited: 429,
+    errors.CallsExceeded: 429,
     errors.TenantUnconfigured: 503,
     errors.TenantOutdated: 503,
     errors.Overloaded: 503,
+    errors.LanesBusy: 503,
+    errors.QueryTooSlow: 503,
     errors.DatabaseUnavailable: 503,
+    errors.NotReady: 503,
 }
-_TITLES = {
+TITLES = {
     400: "Bad request",
     401: "Not authenticated",
     403: "Forbidden",
@@ -73,7 +77,7 @@ def problem_of(error: errors.BillingWatchError) -> tuple[Problem, dict[str, str]
     # A lost database's own words can name hosts and users: they belong in the log.
     detail = "the database is unavailable" if isinstance(error, errors.DatabaseUnavailable) else str(error)
     faults: Any = error.facts.get("faults")
-    return Problem(status=status, title=_TITLES[status], detail=detail, errors=faults if isinstance(faults, list) else None), headers
+    return Problem(status=status, title=TITLES[status], detail=detail, errors=faults if isinstance(faults, list) else None), headers
 
 
 def answer_error(_: Request[Any, Any, Any], error: errors.BillingWatchError) -> Response[bytes]:
@@ -85,7 +89,7 @@ def answer_error(_: Request[Any, Any, Any], error: errors.BillingWatchError) -> 
 
 def answer_http_exception(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     extra = [_told(fault) for fault in error.extra] if isinstance(error.extra, list) else None
-    title = _TITLES.get(error.status_code, "Error")
+    title = TITLES.get(error.status_code, "Error")
     problem = Problem(status=error.status_code, title=title, detail=error.detail or None, errors=extra)
     return _response(problem, dict(error.headers or {}))
 
@@ -98,7 +102,7 @@ def _told(fault: dict[str, Any]) -> dict[str, Any]:
 
 def answer_exception(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     log.error("api.unexpected_error", path=request.url.path, exc_info=error)
-    return _response(Problem(status=500, title=_TITLES[500]), {})
+    return _response(Problem(status=500, title=TITLES[500]), {})
 
 
 def _response(problem: Problem, headers: dict[str, str]) -> Response[bytes]:

@@ -76,8 +76,23 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-def parse_event(event: Mapping[str, object]) -> Event:
+def decode_payload(payload: str) -> object:
+    """Decode the payload of a recorded event, or raise ProjectionError."""
+    try:
+        event: object = msgspec.json.decode(payload)
+    except RecursionError as error:
+        raise ProjectionError(reason="it is nested too deep") from error
+    except (msgspec.DecodeError, ValueError) as error:
+        raise ProjectionError(reason=str(error)) from error
+    if event is None:
+        raise ProjectionError(reason="PostgreSQL does not accept its body as JSON; the column `body` of `events` holds it as bytes")
+    return event
+
+
+def parse_event(event: object) -> Event:
     """Read the envelope of a snapshot event, or raise ProjectionError."""
+    if not isinstance(event, dict):
+        raise ProjectionError(reason="it is not an object")
     data = event.get("data")
     inside = data.get("object") if isinstance(data, dict) else None
     if not isinstance(inside, dict):

@@ -31,7 +31,7 @@ READERS: Mapping[str, Callable[[Event, Fields], list[Row]]] = {
 }
 
 
-def read_event(event: Mapping[str, object]) -> list[Row]:
+def read_event(event: object) -> list[Row]:
     """Read the rows that a snapshot event says something about. Raises ProjectionError for one that cannot be read."""
     parsed = parse_event(event)
     kind = parsed.object.get("object")

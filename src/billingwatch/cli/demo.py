@@ -118,7 +118,7 @@ def _strings(value: object) -> list[str]:
 
 def _suggest(stage: Stage, tenant: Watched) -> None:
     made = stage.with_control(lambda control: create_analyst(control, tenant.script.part.name))
-    dsn = analyst_dsn(stage.database.dsn, made.role, made.password)
+    dsn = analyst_dsn(stage.database.analysts_dsn, made.role, made.password)
     psql = stage.database.psql or "psql"
     data.print("Try next", style="bold")
     for line in (

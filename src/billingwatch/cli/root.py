@@ -11,7 +11,7 @@ import rich_click as click
 
 from billingwatch.cli.output import talk
 from billingwatch.errors import BillingWatchError
-from billingwatch.logs import configure_logs
+from billingwatch.logs import configure_logs, drain_logs
 from billingwatch.release import release
 from billingwatch.settings import load_settings
 
@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
             "backtest",
             "analysts",
             "migrate",
+            "settings",
             "events",
             "simulate",
             "replay",
@@ -67,6 +68,7 @@ def run() -> None:
         configure_logs(log_format=settings.log_format, log_level=settings.log_level)
         root(prog_name="billingwatch")
     except BillingWatchError as error:
+        drain_logs()
         talk.print(f"error: {error}", markup=False, soft_wrap=True)
         if error.hint:
             talk.print(f"hint: {error.hint}", markup=False, soft_wrap=True)

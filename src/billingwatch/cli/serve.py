@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import rich_click as click
+import structlog
 import uvicorn
-from uvicorn.supervisors import Multiprocess
 
 from billingwatch.app import create_app
 from billingwatch.cli.output import talk
+from billingwatch.cli.processes import HttpProcesses, WorkerProcess
 from billingwatch.cli.session import check_database
 from billingwatch.errors import InputInvalid
+from billingwatch.logs import protect_stderr
 from billingwatch.postgres.database import open_database
 from billingwatch.settings import load_settings
 
+log = structlog.get_logger()
+
+LISTEN_SECONDS = 3.0  # that the processes of a killed service may keep the port
+LISTEN_PAUSE = 0.1  # seconds between two attempts
 SHUTDOWN_SECONDS = 20  # what requests in flight get before they are cut off
 
 
@@ -45,6 +52,7 @@ def serve(host: str, port: int, workers: int, *, no_worker: bool) -> None:
     # Uvicorn ends gracefully and then raises the signal again: let it end this process in order too, so that the database is released.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))
+    protect_stderr()
     settings = load_settings()
     listener = _listen(host, port)
     with open_database(settings) as database, database.kept_up():
@@ -63,15 +71,22 @@ def serve(host: str, port: int, workers: int, *, no_worker: bool) -> None:
 def _serve_with_many(listener: socket.socket, workers: int, *, processing: bool) -> None:
     shared = Path(tempfile.mkdtemp(prefix="billingwatch-metrics-"))
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(shared)  # how the processes' counters become one
-    worker = subprocess.Popen([sys.executable, "-P", "-m", "billingwatch", "worker"]) if processing else None
+    worker = WorkerProcess() if processing else None
     try:
         config = _config("billingwatch.app:create_app_of_worker", factory=True, workers=workers)
-        Multiprocess(config, sockets=[listener]).run()
+        processes = HttpProcesses(config, listener, worker, shared)
+        try:
+            processes.run()
+        except BaseException:
+            log.exception("serve.supervision_failed")
+            processes.terminate_all()
+            raise
     finally:
         if worker is not None:
-            worker.send_signal(signal.SIGTERM)
-            worker.wait()
+            worker.stop()
         shutil.rmtree(shared, ignore_errors=True)
+    if processes.failed:
+        sys.exit(1)
 
 
 def _config(app: object, **options: object) -> uvicorn.Config:
@@ -91,10 +106,16 @@ def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        raise InputInvalid(reason=f"cannot listen on {host}:{port}: {error.strerror}", hint="choose another --port") from error
+    deadline = time.monotonic() + LISTEN_SECONDS
+    while True:
+        try:
+            listener.bind((host, port))
+            break
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                reason = f"cannot listen on {host}:{port}: {error.strerror}"
+                raise InputInvalid(reason=reason, hint="choose another --port") from error
+        time.sleep(LISTEN_PAUSE)
     listener.set_inheritable(True)
     return listener
 

@@ -12,6 +12,7 @@ import msgspec
 from billingwatch.postgres.connections import ControlConnection, open_connection
 from billingwatch.postgres.database import Database, open_database
 from billingwatch.settings import Settings, load_settings
+from billingwatch.tenancy.fleet_settings import check_fleet_settings, check_key_sample, key_sample
 from billingwatch.tenancy.migrate import ensure_control_plane
 from billingwatch.tenancy.registry import load_tenant
 from billingwatch.tenancy.sealing import Seal, open_seal
@@ -26,6 +27,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings
     database: Database
     control: ControlConnection
+    key_sample: bytes | None = None
+    """A ciphertext that the secret key must decrypt."""
 
     @property
     def dsn(self) -> str:
@@ -33,7 +36,10 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def seal(self) -> Seal:
-        return open_seal(self.settings)
+        """The key of this database. SecretKeyUnusable when the configured key is another one."""
+        seal = open_seal(self.settings)
+        check_key_sample(seal, self.key_sample)
+        return seal
 
     async def tenant(self, name: str) -> Tenant:
         """TenantNotFound."""
@@ -41,10 +47,13 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def check_database(settings: Settings, database: Database) -> None:
-    """Set up an empty database, and raise for whoever starts a service what would stop it: DatabaseUnavailable, SchemaOutdated, SecretKeyUnusable."""
-    open_seal(settings)
-    async with _connected(settings, database, prepare=True):
-        pass
+    """Set up an empty database and check what a service needs.
+
+    Raises DatabaseUnavailable, SchemaOutdated, SecretKeyUnusable, FleetSettingMismatch.
+    """
+    seal = open_seal(settings)
+    async with _connected(settings, database, prepare=True) as session:
+        await check_fleet_settings(session.control, settings, seal)
 
 
 def run_session(work: Callable[[Session], Awaitable[T]], *, prepare: bool = True) -> T:
@@ -67,8 +76,10 @@ async def _connected(settings: Settings, database: Database, *, prepare: bool) -
     connection = await open_connection(database.dsn, "billingwatch cli", statement_timeout=3600)
     try:
         control = ControlConnection(connection)
+        sample = None
         if prepare:
             await ensure_control_plane(control, isolation=settings.isolation, partitions=settings.partitions)
-        yield Session(settings=settings, database=database, control=control)
+            sample = await key_sample(control)
+        yield Session(settings=settings, database=database, control=control, key_sample=sample)
     finally:
         await connection.close()

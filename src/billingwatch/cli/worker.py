@@ -9,14 +9,20 @@ import rich_click as click
 
 from billingwatch.cli.output import talk
 from billingwatch.clock import utc_now
+from billingwatch.logs import protect_stderr
+from billingwatch.parent_process import end_with_parent
 from billingwatch.postgres.database import open_database
 from billingwatch.settings import load_settings
 from billingwatch.worker import processing
 
 
 @click.command()
-def worker() -> None:
+@click.option("--parent", type=int, hidden=True, help="End with the process of this id.")
+def worker(parent: int | None) -> None:
     """Process recorded events, until stopped."""
+    protect_stderr()
+    if parent is not None:
+        end_with_parent(parent)
     settings = load_settings()
     with open_database(settings) as database, database.kept_up():
 

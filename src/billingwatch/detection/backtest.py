@@ -94,7 +94,7 @@ def read_since(text: str, *, as_of: datetime) -> datetime:
     try:
         if ago := _AGO.fullmatch(text):
             return as_of - int(ago[1]) * _UNITS[ago[2]]
-        at = datetime.fromisoformat(text)
+        at = datetime.fromisoformat(text.replace("\0", "?"))  # it ignores a NUL and what follows
         return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
     except (ValueError, OverflowError):
         raise InputInvalid(reason=f"`since` is a moment like `2026-03-01` or a span like `30d`, not `{text[:40]}`") from None

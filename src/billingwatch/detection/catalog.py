@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cache
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -121,10 +122,16 @@ class _Field(msgspec.Struct, frozen=True, kw_only=True, rename={"unit": "x-unit"
     """Its annotated type, bounds included."""
 
 
-def _fields(detector: Detector[Any]) -> dict[str, _Field]:
-    schema = msgspec.json.schema(detector.thresholds)
-    told = schema["$defs"][detector.thresholds.__name__]["properties"]
-    kinds = {field.name: field.type for field in msgspec.structs.fields(detector.thresholds)}
+def _fields(detector: Detector[Any]) -> Mapping[str, _Field]:
+    thresholds: Any = detector.thresholds  # mypy does not take `type[Any]` for hashable
+    return _fields_of(thresholds)
+
+
+@cache
+def _fields_of(thresholds: type[Thresholds]) -> Mapping[str, _Field]:
+    schema = msgspec.json.schema(thresholds)
+    told = schema["$defs"][thresholds.__name__]["properties"]
+    kinds = {field.name: field.type for field in msgspec.structs.fields(thresholds)}
     return {key: msgspec.structs.replace(msgspec.convert(field, _Field), kind=kinds[key]) for key, field in told.items()}
 
 

@@ -9,16 +9,17 @@ judge again. Until `rejudge` has done that it is `postponed`: it is not asked, a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
 from billingwatch.billing.store import Change
 from billingwatch.detection.detector import LATENESS, Detector, Incident, Thresholds
-from billingwatch.detection.looks import END, Span, instants, looks_of, shift
+from billingwatch.detection.looks import AN_INSTANT, END, Span, instants, looks_of, pieces, shift
 from billingwatch.detection.outcome import DetectionOutcome, Finding, Postponed, joined
 from billingwatch.detection.registry import DETECTORS
 from billingwatch.detection.revision import Found, Revision, fingerprint_of, overlap, revise
@@ -36,7 +37,6 @@ from billingwatch.postgres.statements import load_statements
 
 sql = load_statements(__file__, "engine.sql")
 
-AN_INSTANT = timedelta(microseconds=1)  # Postgres' own grain
 HISTORICAL_AFTER = LATENESS  # what is older when it is found is history, whoever told of it
 
 
@@ -99,18 +99,26 @@ async def judge_time(
 
 
 async def rejudge(
-    tenant: TenantConnection, name: str, *, since: datetime, judged_until: datetime | None, as_of: datetime, tuning: Tuning = UNTUNED
+    tenant: TenantConnection,
+    name: str,
+    *,
+    since: datetime,
+    until: datetime = END,
+    judged_until: datetime | None,
+    as_of: datetime,
+    tuning: Tuning = UNTUNED,
+    replayed: bool = False,
 ) -> DetectionOutcome:
-    """Let a postponed detector judge everything from `since` on; guarded. One that is off or gone has nothing to judge."""
+    """Let a postponed detector evaluate everything between `since` and `until`; guarded. One that is off or gone has nothing to do."""
     detector = DETECTORS.get(name)
     if detector is None or name in tuning.off:
         return DetectionOutcome()
-    look: Span | None = Span(since=since, until=END)
+    look: Span | None = Span(since=since, until=until)
     if detector.every is not None:
-        within = None if judged_until is None or judged_until < since else Span(since=since, until=judged_until)
+        within = None if judged_until is None or judged_until < since else Span(since=since, until=min(until, judged_until))
         look = within and instants(within, detector.every)
     looks = [] if look is None else [(detector, look)]
-    return await _judge(tenant, looks, as_of=as_of, tuning=tuning, replayed=False, guarded=True)
+    return await _judge(tenant, looks, as_of=as_of, tuning=tuning, replayed=replayed, guarded=True)
 
 
 async def beginning(tenant: TenantConnection) -> datetime | None:
@@ -165,12 +173,33 @@ async def _judge_together(
     revisions: list[Revision] = []
     ahead: list[datetime] = []
     for search in await _stirred(tenant, looks, tuning):
-        found, revised = await _search(tenant, search, tuning.of(search.detector), as_of, replayed=replayed)
-        revisions += revised
-        ahead += (each.ends_at for each in found if each.ends_at is not None and each.ends_at > as_of)
-    if revisions:
-        await put_anomalies(tenant, [revision.after for revision in revisions])
-    return _outcome(revisions, min(ahead, default=None), tuning)
+        async for part in _parts(tenant, search, tuning, as_of):
+            found, revised = await _search(tenant, part, tuning.of(search.detector), as_of, replayed=replayed)
+            ahead += (each.ends_at for each in found if each.ends_at is not None and each.ends_at > as_of)
+            if revised:
+                await put_anomalies(tenant, [revision.after for revision in revised])
+                revisions += revised
+    return _outcome(_last(revisions), min(ahead, default=None), tuning)
+
+
+async def _parts(tenant: TenantConnection, search: Search, tuning: Tuning, as_of: datetime) -> AsyncIterator[Search]:
+    """Cut a long search, so that no statement evaluates an unbounded range. Each part is yielded after the one before it is written."""
+    cut = [piece for look in search.looks for piece in pieces(search.detector, look, as_of=as_of)]
+    if len(cut) == len(search.looks):
+        yield search
+        return
+    for piece in cut:
+        for part in await _stirred(tenant, [(search.detector, piece)], tuning):
+            yield part
+
+
+def _last(revisions: Iterable[Revision]) -> list[Revision]:
+    """Join the revisions of one anomaly, which may be found in one part of a search and grow in the next."""
+    found: dict[UUID, Revision] = {}
+    for revision in revisions:
+        first = found.get(revision.after.anomaly_id, revision)
+        found[revision.after.anomaly_id] = Revision(before=first.before, after=revision.after)
+    return list(found.values())
 
 
 async def settle(tenant: TenantConnection, *, as_of: datetime, tuning: Tuning = UNTUNED) -> DetectionOutcome:

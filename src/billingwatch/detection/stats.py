@@ -12,6 +12,8 @@ from billingwatch.postgres.statements import load_statements
 
 sql = load_statements(__file__, "stats.sql")
 
+REASONS_LIMIT = 50  # per detector, the most frequent first
+
 
 class ReasonCount(msgspec.Struct, frozen=True, kw_only=True):
     """Why people called anomalies false positives."""
@@ -39,7 +41,7 @@ async def count_by_detector(tenant: TenantConnection, *, since: datetime | None)
     """Of anomalies opened since then, or ever; detectors that found nothing are here too, and those that only earlier releases had."""
     counted = {row["detector"]: dict(row) for row in await tenant.fetch(sql["count_by_detector"], since)}
     reasons: dict[str, list[ReasonCount]] = {}
-    for row in await tenant.fetch(sql["count_reasons"], since):
+    for row in await tenant.fetch(sql["count_reasons"], since, REASONS_LIMIT):
         reasons.setdefault(row["detector"], []).append(ReasonCount(reason=row["reason"], times=row["times"]))
     return [
         DetectorStats(

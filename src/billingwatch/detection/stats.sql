@@ -11,8 +11,14 @@ WHERE ($1::timestamptz IS NULL OR a.opened_at >= $1) AND a.resolution IS DISTINC
 GROUP BY a.detector;
 
 -- count_reasons --
-SELECT a.detector, a.reason, count(*) AS times
-FROM anomalies AS a
-WHERE ($1::timestamptz IS NULL OR a.opened_at >= $1) AND a.status = 'false_positive'
-GROUP BY a.detector, a.reason
-ORDER BY count(*) DESC, a.reason;
+-- Reasons are free text: without a limit, the answer grows with the number of false positives.
+SELECT r.detector, r.reason, r.times
+FROM (
+    SELECT a.detector, a.reason, count(*) AS times,
+           row_number() OVER (PARTITION BY a.detector ORDER BY count(*) DESC, a.reason) AS place
+    FROM anomalies AS a
+    WHERE ($1::timestamptz IS NULL OR a.opened_at >= $1) AND a.status = 'false_positive'
+    GROUP BY a.detector, a.reason
+) AS r
+WHERE r.place <= $2
+ORDER BY r.times DESC, r.reason;

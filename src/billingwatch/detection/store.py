@@ -9,6 +9,7 @@ from uuid import UUID
 
 import msgspec
 
+from billingwatch.clock import EARLIEST, LATEST
 from billingwatch.detection.detector import Severity
 from billingwatch.errors import AnomalyClosed, AnomalyNotFound
 from billingwatch.postgres.connections import TenantConnection
@@ -17,6 +18,13 @@ from billingwatch.tenancy.tenants import Mute
 
 sql = load_statements(__file__, "store.sql")
 
+SCAN_LIMIT = 2000  # rows that a page reads; a few milliseconds of a read lane
+MUTE_CHECKS_LIMIT = 100_000  # comparisons of an anomaly with a mute in one page; 50 ns each
+
+LOWEST = UUID(int=0)
+
+AnomalyKey: TypeAlias = tuple[datetime, UUID]
+"""(opened_at, anomaly_id): the order of a listing."""
 Status: TypeAlias = Literal["open", "acknowledged", "resolved", "false_positive"]
 Resolution: TypeAlias = Literal["automatic", "manual", "retracted"]
 
@@ -71,7 +79,7 @@ class AnomalyFilter(msgspec.Struct, frozen=True, kw_only=True):
     muted: bool | None = None
     """Whether one of `mutes` covers it."""
     mutes: tuple[Mute, ...] = ()
-    after: tuple[datetime, UUID] | None = None
+    after: AnomalyKey | None = None
 
 
 class Settled(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,16 +93,15 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     historical: bool
 
 
-async def list_anomalies(tenant: TenantConnection, wanted: AnomalyFilter, *, limit: int) -> list[Anomaly]:
-    """Newest first."""
-    opened_at, anomaly_id = wanted.after or (None, None)
+async def list_anomalies(tenant: TenantConnection, wanted: AnomalyFilter, *, limit: int, floor: AnomalyKey | None = None) -> list[Anomaly]:
+    """Return the newest anomalies first, none older than `floor`."""
     rows = await tenant.fetch(
         sql["list_anomalies"],
         wanted.status,
         wanted.severity,
         wanted.detector,
-        wanted.since,
-        wanted.until,
+        wanted.since or EARLIEST,
+        wanted.until or LATEST,
         wanted.retracted,
         wanted.historical,
         wanted.muted,
@@ -102,11 +109,27 @@ async def list_anomalies(tenant: TenantConnection, wanted: AnomalyFilter, *, lim
         [mute.subject for mute in wanted.mutes],
         [mute.since for mute in wanted.mutes],
         [mute.until for mute in wanted.mutes],
-        opened_at,
-        anomaly_id,
+        *(wanted.after or (LATEST, LOWEST)),
+        *(floor or (EARLIEST, LOWEST)),
         limit,
     )
     return [Anomaly(**dict(row)) for row in rows]
+
+
+async def page_anomalies(tenant: TenantConnection, wanted: AnomalyFilter, *, limit: int) -> tuple[list[Anomaly], AnomalyKey | None]:
+    """Return a page and the `after` of the next one, None on the last.
+
+    No index serves the filters. A page reads at most SCAN_LIMIT rows, and fewer if it compares each with many mutes,
+    so it may be short or empty.
+    """
+    rows = SCAN_LIMIT if wanted.muted is None else min(SCAN_LIMIT, max(limit, MUTE_CHECKS_LIMIT // max(1, len(wanted.mutes))))
+    bounds = (wanted.since or EARLIEST, wanted.until or LATEST, *(wanted.after or (LATEST, LOWEST)))
+    row = await tenant.fetchrow(sql["find_scan_floor"], *bounds, rows - 1)
+    floor = None if row is None else (row["opened_at"], row["anomaly_id"])
+    anomalies = await list_anomalies(tenant, wanted, limit=limit, floor=floor)
+    if len(anomalies) == limit:
+        return anomalies, (anomalies[-1].opened_at, anomalies[-1].anomaly_id)
+    return anomalies, floor
 
 
 async def list_judged(tenant: TenantConnection, detector: str, *, since: datetime, until: datetime) -> list[Anomaly]:

@@ -1,5 +1,6 @@
 -- list_anomalies --
 -- Newest first; the cursor is (opened_at, anomaly_id), so that pages stay stable while anomalies arrive.
+-- Every bound is given, and plain: the index takes them as conditions in a generic plan and under row-level security, too.
 SELECT a.anomaly_id, a.detector, a.subject, a.fingerprint, a.status, a.severity, a.summary, a.opened_at, a.last_seen_at, a.resolved_at,
        a.resolution, a.detected_at, a.updated_at, a.acknowledged_at, a.reason, a.amounts, a.evidence,
        a.historical
@@ -7,8 +8,8 @@ FROM anomalies AS a
 WHERE ($1::text IS NULL OR a.status = $1)
   AND ($2::text IS NULL OR a.severity = $2)
   AND ($3::text IS NULL OR a.detector = $3)
-  AND ($4::timestamptz IS NULL OR a.opened_at >= $4)
-  AND ($5::timestamptz IS NULL OR a.opened_at < $5)
+  AND a.opened_at >= $4::timestamptz
+  AND a.opened_at < $5::timestamptz
   AND ($6::boolean OR a.resolution IS DISTINCT FROM 'retracted')
   AND ($7::boolean IS NULL OR a.historical = $7)
   AND ($8::boolean IS NULL OR $8 = EXISTS (
@@ -18,9 +19,21 @@ WHERE ($1::text IS NULL OR a.status = $1)
         AND coalesce(m.since <= a.opened_at, true)
         AND coalesce(a.opened_at < m.until, true)
   ))
-  AND ($13::timestamptz IS NULL OR (a.opened_at, a.anomaly_id) < ($13, $14::uuid))
+  AND (a.opened_at, a.anomaly_id) < ($13::timestamptz, $14::uuid)
+  AND (a.opened_at, a.anomaly_id) >= ($15::timestamptz, $16::uuid)
 ORDER BY a.opened_at DESC, a.anomaly_id DESC
-LIMIT $15;
+LIMIT $17;
+
+-- find_scan_floor --
+-- The last row that a page reads. Reads index entries only.
+SELECT a.opened_at, a.anomaly_id
+FROM anomalies AS a
+WHERE a.opened_at >= $1::timestamptz
+  AND a.opened_at < $2::timestamptz
+  AND (a.opened_at, a.anomaly_id) < ($3::timestamptz, $4::uuid)
+ORDER BY a.opened_at DESC, a.anomaly_id DESC
+OFFSET $5
+LIMIT 1;
 
 -- list_judged --
 -- Of a detector, those that touch a time range, oldest first.

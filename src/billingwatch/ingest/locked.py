@@ -13,6 +13,7 @@ import structlog
 
 from billingwatch.errors import DatabaseUnavailable
 from billingwatch.postgres.statements import load_statements
+from billingwatch.supervision import SupervisedTask
 from billingwatch.tenancy.lanes import Lane, control_plane
 from billingwatch.tenancy.tenants import Tenant, TenantId
 
@@ -28,7 +29,13 @@ class LockedTenants:
     def __init__(self, lane: Lane) -> None:
         self._lane = lane
         self._tenants: dict[TenantId, Tenant] = {}
-        self._watch: asyncio.Task[None] | None = None
+        self._found = asyncio.Event()
+        self._watch = SupervisedTask(f"locks {lane.name}", self._until_free)
+        self._watch.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._watch.alive
 
     def __contains__(self, tenant_id: TenantId) -> bool:
         return tenant_id in self._tenants
@@ -40,22 +47,24 @@ class LockedTenants:
         for tenant_id in found - self._tenants.keys():
             log.warning("ingest.tenant_locked", tenant=asked[tenant_id].name)
             self._tenants[tenant_id] = asked[tenant_id]
-        if found and (self._watch is None or self._watch.done()):
-            self._watch = asyncio.create_task(self._until_free(), name=f"locks {self._lane.name}")
+        if found:
+            self._found.set()
         return bool(found)
 
     async def close(self) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.gather(self._watch, return_exceptions=True)
+        await self._watch.stop()
 
     async def _until_free(self) -> None:
-        while self._tenants:
+        while True:
+            if not self._tenants:
+                self._found.clear()
+                await self._found.wait()
             await asyncio.sleep(LOOK_EVERY)
             try:
                 held = await self._look(self._tenants)
             except (DatabaseUnavailable, asyncpg.PostgresError):
-                held = set[TenantId]()  # Whoever is locked still is found again.
+                # The next delivery of a tenant that is still locked finds the lock again.
+                held = set[TenantId]()
             for tenant_id in self._tenants.keys() - held:
                 log.info("ingest.tenant_unlocked", tenant=self._tenants.pop(tenant_id).name)
 

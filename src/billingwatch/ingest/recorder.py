@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
 from typing import Protocol
 
 import asyncpg
@@ -13,37 +12,25 @@ import msgspec
 import structlog
 
 from billingwatch import metrics
-from billingwatch.errors import BillingWatchError, DatabaseUnavailable, EventMalformed, Overloaded
-from billingwatch.ingest.envelope import Disposition, Envelope
+from billingwatch.errors import BillingWatchError, DatabaseUnavailable, Overloaded
 from billingwatch.ingest.locked import LockedTenants
-from billingwatch.postgres.connections import ControlConnection
-from billingwatch.postgres.statements import load_statements
+from billingwatch.ingest.record import CONTENT_REFUSED, Delivery, record_bodies, record_events
+from billingwatch.supervision import SupervisedTask
 from billingwatch.tenancy.lanes import Lane, Lanes, control_plane, lane_number
-from billingwatch.tenancy.tenants import Tenant
 
 log = structlog.get_logger()
-sql = load_statements(__file__, "record.sql")
 
 LOCKED = "the tenant's tables are locked"
+LATE = "the database did not commit it in time"
+INTERRUPTED = "its batch was interrupted"
+SHUTTING_DOWN = "the service is shutting down"
 QUEUE_BYTES = 256 * 1024 * 1024  # of payloads that may wait for one lane
 BATCH_BYTES = 16 * 1024 * 1024  # of payloads in one call, unless a single event is larger
 BATCH_LIMIT = 128  # events per call; bounds how long one commit keeps the first of them waiting
-LOCK_PATIENCE = "200ms"  # how long a call waits for a lock; a migration that waits before it gives up first
-
-
-class Delivery(msgspec.Struct, frozen=True, kw_only=True):
-    """A verified event on its way to the tenant's `events`. `signed_at` is None for events that did not come through the webhook."""
-
-    tenant: Tenant
-    envelope: Envelope
-    disposition: Disposition
-    payload: str
-    received_at: datetime
-    signed_at: datetime | None
-
-    @property
-    def key(self) -> tuple[int, str]:
-        return (self.tenant.tenant_id, self.envelope.event_id)
+COMMIT_SECONDS = 9.0  # that an event may wait for its commit; with the next check it is answered within 10 s
+CHECK_SECONDS = 0.5  # between two checks for events that wait too long
+REFUSED_SECONDS = 10.0  # after a refused batch, unless a later one commits, the lane is not ready
+CLOSE_SECONDS = 8.0  # that closing waits for what is queued
 
 
 class Recorded(msgspec.Struct, frozen=True):
@@ -52,20 +39,47 @@ class Recorded(msgspec.Struct, frozen=True):
     is_new: bool
 
 
+Waiting = tuple[Delivery, asyncio.Future[Recorded], float]
+"""A delivery, the future of who waits for its commit, and since when (time of the event loop)."""
+
+SERVER_FAULTS = (
+    asyncpg.InsufficientResourcesError,  # the disk or the memory is full
+    asyncpg.OperatorInterventionError,
+    asyncpg.PostgresSystemError,  # a file cannot be read or written
+)
+"""Errors of a server that can record for no tenant."""
+
+
 class LaneRecorder:
-    """The queue in front of one ingest lane, and the task that empties it."""
+    """The queue of one ingest lane, the task that writes it, and the task that refuses what waits too long."""
 
     def __init__(self, lane: Lane, *, queue_limit: int, on_recorded: Callable[[Iterable[int]], None] = lambda _: None) -> None:
         self.lane = lane
         self.batches = 0
         self._queue_limit = queue_limit
         self._on_recorded = on_recorded
-        self._waiting: deque[tuple[Delivery, asyncio.Future[Recorded]]] = deque()
+        self._waiting: deque[Waiting] = deque()
         self._waiting_bytes = 0
+        self._writing: Sequence[Waiting] = ()
+        self._stalled = False
+        self._refused_at: float | None = None
         self._wake = asyncio.Event()
         self._closing = False
         self._locked = LockedTenants(lane)
-        self._task = asyncio.create_task(self._run(), name=f"recorder {lane.name}")
+        self._task = SupervisedTask(f"recorder {lane.name}", self._run)
+        self._check = SupervisedTask(f"recorder deadline {lane.name}", self._refuse_late)
+        self._task.start()
+        self._check.start()
+
+    @property
+    def alive(self) -> bool:
+        """True while every task of the lane runs."""
+        return self._task.alive and self._check.alive and self._locked.alive
+
+    @property
+    def refusing(self) -> bool:
+        """True for `REFUSED_SECONDS` after the database refused a batch, unless a later one was committed."""
+        return self._refused_at is not None and _now() - self._refused_at < REFUSED_SECONDS
 
     @property
     def depth(self) -> int:
@@ -73,24 +87,29 @@ class LaneRecorder:
         return len(self._waiting)
 
     async def record(self, delivery: Delivery) -> Recorded:
-        """Return once the event is committed; raise Overloaded when it cannot be, EventMalformed when Postgres refuses its content."""
+        """Return once the event is committed; raise Overloaded when it cannot be."""
         if self._closing:
-            raise Overloaded(reason="the service is shutting down")
+            raise Overloaded(reason=SHUTTING_DOWN)
         if len(self._waiting) >= self._queue_limit or self._waiting_bytes >= QUEUE_BYTES:
             raise Overloaded(reason="too many events are waiting")
         if delivery.tenant.tenant_id in self._locked:
             raise Overloaded(reason=LOCKED)
-        future: asyncio.Future[Recorded] = asyncio.get_running_loop().create_future()
-        self._waiting.append((delivery, future))
+        if self._stalled:
+            raise Overloaded(reason=LATE)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Recorded] = loop.create_future()
+        self._waiting.append((delivery, future, loop.time()))
         self._waiting_bytes += len(delivery.payload)
         self._wake.set()
         return await future
 
     async def close(self) -> None:
-        """Write what waits, then stop."""
+        """Write what waits, then stop. What is not written after `CLOSE_SECONDS` is refused."""
         self._closing = True
         self._wake.set()
-        await self._task
+        await self._task.finish(within=CLOSE_SECONDS)
+        await self._check.stop()
+        _fail([*self._writing, *self._waiting], Overloaded(reason=SHUTTING_DOWN))
         await self._locked.close()
         await self.lane.close()
 
@@ -102,10 +121,32 @@ class LaneRecorder:
                     return
                 self._wake.clear()
                 continue
-            await self._write(self._take())
+            self._writing = self._take()
+            try:
+                await self._write(self._writing)
+            finally:
+                if interrupted := _undone(self._writing):
+                    _fail(interrupted, Overloaded(reason=INTERRUPTED))
+                self._writing = ()
+                self._stalled = False
 
-    def _take(self) -> list[tuple[Delivery, asyncio.Future[Recorded]]]:
-        batch: list[tuple[Delivery, asyncio.Future[Recorded]]] = []
+    async def _refuse_late(self) -> None:
+        """Refuse what has waited `COMMIT_SECONDS`, and while a write takes longer than that, what arrives."""
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            latest = _now() - COMMIT_SECONDS
+            late = [one for one in self._writing if one[2] <= latest and not one[1].done()]
+            self._stalled = bool(self._writing) and self._writing[-1][2] <= latest
+            while self._waiting and self._waiting[0][2] <= latest:
+                late.append(self._waiting.popleft())
+                self._waiting_bytes -= len(late[-1][0].payload)
+            if late:
+                self._refuse(late, LATE)
+                lane = self.lane.name
+                log.warning("ingest.events_late", lane=lane, events=len(late), seconds=COMMIT_SECONDS)
+
+    def _take(self) -> list[Waiting]:
+        batch: list[Waiting] = []
         size = 0
         while self._waiting and len(batch) < BATCH_LIMIT and size < BATCH_BYTES:
             batch.append(self._waiting.popleft())
@@ -113,51 +154,62 @@ class LaneRecorder:
         self._waiting_bytes -= size
         return batch
 
-    async def _write(self, batch: Sequence[tuple[Delivery, asyncio.Future[Recorded]]]) -> None:
+    async def _write(self, batch: Sequence[Waiting], *, as_bytes: bool = False) -> None:
+        if not batch:
+            return
         self.batches += 1
         try:
-            await self._record(batch)
+            await self._record(batch, as_bytes=as_bytes)
         except DatabaseUnavailable as error:
-            _fail(batch, Overloaded(reason=str(error)))
+            self._refuse(batch, str(error))
         except asyncpg.LockNotAvailableError:
             await self._write_around_locks(batch)
         except asyncpg.PostgresError as error:
+            if isinstance(error, SERVER_FAULTS):
+                self._refused_at = _now()
             if len(batch) == 1:
-                _fail(batch, _refusal(error))
+                if isinstance(error, CONTENT_REFUSED) and not as_bytes:
+                    await self._write(batch, as_bytes=True)
+                    return
+                _fail(batch, Overloaded(reason="the tenant's tables are not available"))
                 log.warning(
                     "ingest.event_refused", tenant=batch[0][0].tenant.name, event_id=batch[0][0].envelope.event_id, error=str(error)
                 )
                 return
             # One event or one tenant spoils the batch: halve it until the culprit stands alone and the others are stored.
             middle = len(batch) // 2
-            await self._write(batch[:middle])
-            await self._write(batch[middle:])
+            await self._write(_undone(batch[:middle]))
+            await self._write(_undone(batch[middle:]))
         except Exception as error:
             log.exception("ingest.batch_failed", events=len(batch))
-            _fail(batch, Overloaded(reason=type(error).__name__))
+            self._refuse(batch, type(error).__name__)
 
-    async def _write_around_locks(self, batch: Sequence[tuple[Delivery, asyncio.Future[Recorded]]]) -> None:
+    async def _write_around_locks(self, batch: Sequence[Waiting]) -> None:
         try:
-            await self._locked.find(delivery.tenant for delivery, _ in batch)
-        except DatabaseUnavailable as error:
-            _fail(batch, Overloaded(reason=str(error)))
+            await self._locked.find(delivery.tenant for delivery, _, _ in batch)
+        except (DatabaseUnavailable, asyncpg.PostgresError) as error:
+            self._refuse(batch, str(error))
             return
-        refused = [one for one in batch if one[0].tenant.tenant_id in self._locked]
-        _fail(refused, Overloaded(reason=LOCKED))
-        rest = [one for one in batch if one[0].tenant.tenant_id not in self._locked]
-        # The lock may be gone by now, and then nobody is refused.
-        if rest:
-            await self._write(rest)
+        _fail([one for one in batch if one[0].tenant.tenant_id in self._locked], Overloaded(reason=LOCKED))
+        # If the lock is gone by now, no event was refused. If `find` cannot see it, the events' deadline ends this.
+        await self._write(_undone(batch))
 
-    async def _record(self, batch: Sequence[tuple[Delivery, asyncio.Future[Recorded]]]) -> None:
+    def _refuse(self, batch: Sequence[Waiting], reason: str) -> None:
+        """Refuse a batch that the database would have refused for every tenant."""
+        self._refused_at = _now()
+        _fail(batch, Overloaded(reason=reason))
+
+    async def _record(self, batch: Sequence[Waiting], *, as_bytes: bool) -> None:
+        write = record_bodies if as_bytes else record_events
         async with control_plane(self.lane) as connection:
-            results = await record_events(connection, [delivery for delivery, _ in batch])
+            results = await write(connection, [delivery for delivery, _, _ in batch])
+        self._refused_at = None
         metrics.batch_events.observe(len(batch))
-        self.lane.touched(delivery.tenant.schema_name for delivery, _ in batch)
-        for (_, future), is_new in zip(batch, results, strict=True):
+        self.lane.touched(delivery.tenant.schema_name for delivery, _, _ in batch)
+        for (_, future, _), is_new in zip(batch, results, strict=True):
             if not future.done():
                 future.set_result(Recorded(is_new))
-        fresh = {delivery.tenant.tenant_id for (delivery, _), is_new in zip(batch, results, strict=True) if is_new}
+        fresh = {delivery.tenant.tenant_id for (delivery, _, _), is_new in zip(batch, results, strict=True) if is_new}
         if fresh:
             self._on_recorded(fresh)
 
@@ -186,46 +238,16 @@ class Recorder:
         await asyncio.gather(*(lane.close() for lane in self.lanes))
 
 
-async def record_events(connection: ControlConnection, deliveries: Sequence[Delivery]) -> list[bool]:
-    """Write deliveries, durable when this returns; tell for each whether it is new. The same event twice is new once."""
-    times: dict[tuple[int, str], int] = {}
-    first: dict[tuple[int, str], Delivery] = {}
-    for delivery in deliveries:
-        times[delivery.key] = times.get(delivery.key, 0) + 1
-        first.setdefault(delivery.key, delivery)
-    # In one order everywhere, so that two processes that record the same events cannot deadlock.
-    keys = sorted(first)
-    rows = [first[key] for key in keys]
-    flags: list[bool] = await connection.fetchval(
-        sql["record_events"],
-        [row.tenant.tenant_id for row in rows],
-        [row.tenant.schema_name for row in rows],
-        [row.envelope.event_id for row in rows],
-        [row.envelope.type for row in rows],
-        [row.envelope.api_version for row in rows],
-        [row.envelope.livemode for row in rows],
-        [row.envelope.account for row in rows],
-        [row.envelope.object_id for row in rows],
-        [row.envelope.occurred_at for row in rows],
-        [row.signed_at for row in rows],
-        [row.received_at for row in rows],
-        [times[key] for key in keys],
-        [row.disposition for row in rows],
-        [row.payload for row in rows],
-        LOCK_PATIENCE,
-    )
-    is_new = dict(zip(keys, flags, strict=True))
-    return [is_new.pop(delivery.key, False) for delivery in deliveries]
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
-def _fail(batch: Sequence[tuple[Delivery, asyncio.Future[Recorded]]], error: BillingWatchError) -> None:
-    for _, future in batch:
+def _undone(batch: Sequence[Waiting]) -> list[Waiting]:
+    """Return those that still wait: neither answered nor given up by their sender."""
+    return [one for one in batch if not one[1].done()]
+
+
+def _fail(batch: Sequence[Waiting], error: BillingWatchError) -> None:
+    for _, future, _ in batch:
         if not future.done():
             future.set_exception(error)
-
-
-def _refusal(error: asyncpg.PostgresError) -> BillingWatchError:
-    # ProgramLimitExceeded: nested deeper than the server's stack.
-    if isinstance(error, asyncpg.DataError | asyncpg.ProgramLimitExceededError):
-        return EventMalformed(reason=error.args[0] if error.args else type(error).__name__)
-    return Overloaded(reason="the tenant's tables are not available")

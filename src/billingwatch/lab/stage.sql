@@ -12,6 +12,6 @@ SELECT quote_ident(role) AS role
 FROM (
     SELECT role_name AS role FROM control.analysts
     UNION ALL
-    SELECT schema_name || suffix FROM control.isolation, unnest(ARRAY['', '_recorder', '_analysts']) AS s (suffix) WHERE kind = 'row'
+    SELECT schema_name || suffix FROM control.isolation, unnest(ARRAY['', '_recorder', '_analysts', '_reader']) AS s (suffix) WHERE kind = 'row'
 ) AS r
 WHERE EXISTS (SELECT FROM pg_roles WHERE rolname = role);

@@ -14,6 +14,7 @@ from billingwatch.errors import PostgresUnusable
 
 LENT = ("postgres", "nobody")
 COMMAND_TIMEOUT = 120  # seconds; bounds one run of initdb, the slowest command
+PASSWORD_GUARD = {"PGCONNECT_TIMEOUT": "10", "PGREQUIREAUTH": "scram-sha-256"}
 NO_ACCOUNT_HINT = "run billingwatch as an ordinary user, or set BILLINGWATCH_DATABASE_URL"
 
 
@@ -43,7 +44,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
             capture_output=True,
             encoding="utf-8",
             errors="replace",
-            env=self.environment | ({"PGPASSWORD": password, "PGCONNECT_TIMEOUT": "10"} if password else {}),
+            env=self.environment | ({"PGPASSWORD": password, **PASSWORD_GUARD} if password else {}),
             cwd="/",
             pass_fds=inherit,
             timeout=COMMAND_TIMEOUT,

@@ -21,6 +21,7 @@ HOST = "127.0.0.1"
 ROLE = DATABASE = "billingwatch"
 BUILTIN_LOCALE = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8")
 BUILTIN_LOCALE_SINCE = 17
+NOTIFY_LIMIT_SINCE = 17
 
 SETTINGS: Mapping[str, str] = {
     "autovacuum_naptime": "15s",
@@ -38,6 +39,10 @@ SETTINGS: Mapping[str, str] = {
     "wal_compression": "on",
 }
 """For 2 to 8 cores and many schemas; `ALTER SYSTEM` goes before them, and before those of the machine's size."""
+
+SETTINGS_SINCE_17: Mapping[str, str] = {
+    "max_notify_queue_pages": "1024",  # 8 MB: nothing here notifies, and an analyst could fill 8 GB of the disk
+}
 
 GREETING = r"""
 SELECT format('CREATE DATABASE %I', :'database') WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = :'database') \gexec
@@ -67,11 +72,15 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     def config(self) -> Path:
         return self.home / "postgresql.conf"
 
-    def greet(self, port: int) -> str:
+    @property
+    def settings(self) -> Mapping[str, str]:
+        return {**SETTINGS, **(SETTINGS_SINCE_17 if self.binaries.major >= NOTIFY_LIMIT_SINCE else {})}
+
+    def greet(self, host: str, port: int) -> str:
         """Log in and create the service's database if it is missing; returns why this must be tried again, or nothing."""
         psql = self.binaries.directory / "psql"
         variables = ("-v", "ON_ERROR_STOP=1", "-v", f"database={DATABASE}")
-        address = ("-h", HOST, "-p", str(port), "-U", ROLE, "-d", "postgres")
+        address = ("-h", host, "-p", str(port), "-U", ROLE, "-d", "postgres")
         answer = self.account.run(psql, "-X", "-w", "-q", *variables, *address, stdin=GREETING, password=self.password)
         if "password authentication failed" in answer.stderr:
             raise PostgresUnusable(
@@ -81,7 +90,7 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
 
     def write_config(self, overrides: Mapping[str, str]) -> None:
         """Write the settings into a file beside the data, which is the server account's own: root writes nothing in there."""
-        lines = [f"{name} = '{_escaped(value)}'" for name, value in {**SETTINGS, **sized(), **overrides}.items()]
+        lines = [f"{name} = '{_escaped(value)}'" for name, value in {**self.settings, **sized(), **overrides}.items()]
         text = "\n".join(["# Written at each start; change settings with ALTER SYSTEM.", "include 'data/postgresql.conf'", *lines, ""])
         write_whole(self.config, text, mode=0o644)
 

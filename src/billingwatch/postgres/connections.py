@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import NewType
+from collections.abc import Coroutine
+from typing import Any, NewType
 
 import asyncpg
 import msgspec
 
 from billingwatch.errors import DatabaseUnavailable
+from billingwatch.postgres.scram_only import require_scram
+
+require_scram()
 
 TenantConnection = NewType("TenantConnection", asyncpg.Connection)
 """Inside a tenant scope: a transaction whose search_path is one tenant's schema."""
@@ -31,6 +35,7 @@ UNAVAILABLE = (
 """What a lost, refused or standby database raises: try again later."""
 
 CONNECT_TIMEOUT = 10  # seconds
+LEAVE_SECONDS = 2.0  # that ROLLBACK or closing may take; a frozen server answers neither
 SILENCE = 5  # seconds that an answer may be late beyond the statement timeout
 
 
@@ -41,6 +46,7 @@ async def open_connection(dsn: str, application_name: str, *, statement_timeout:
         "search_path": "pg_catalog",
         "timezone": "UTC",
         "jit": "off",
+        "bytea_output": "hex",  # of bytes inside to_json
         "statement_timeout": str(statement_timeout * 1000),
         "idle_in_transaction_session_timeout": "60000",
     }
@@ -61,11 +67,40 @@ async def open_connection(dsn: str, application_name: str, *, statement_timeout:
 
 
 async def discard(connection: asyncpg.Connection) -> None:
-    """Close a connection that may be broken; never waits long, never raises."""
+    """Close a connection that may be broken. Terminate it when closing takes longer than `LEAVE_SECONDS`."""
+    await _within(connection, connection.close())
+
+
+async def recover(connection: asyncpg.Connection) -> None:
+    """End the statement and the transaction that a caller left. Terminate the connection if that fails."""
+    if not connection.is_closed():
+        await _within(connection, _roll_back(connection))
+
+
+async def _roll_back(connection: asyncpg.Connection) -> None:
+    if not connection.is_in_transaction():
+        # A BEGIN whose caller was cancelled may still take effect. The answer to this statement shows it.
+        await connection.execute("SELECT")
+    if connection.is_in_transaction():
+        await connection.execute("ROLLBACK")
+
+
+async def _within(connection: asyncpg.Connection, leaving: Coroutine[Any, Any, object]) -> None:
+    # A task of its own, because the caller's task may be under a time limit that has expired.
+    task = asyncio.ensure_future(leaving)
     try:
-        await connection.close(timeout=2)
-    except (*UNAVAILABLE, asyncpg.PostgresError, asyncio.CancelledError):
-        connection.terminate()
+        await asyncio.wait({task}, timeout=LEAVE_SECONDS)
+    finally:
+        if not task.done() or task.cancelled() or task.exception() is not None:
+            connection.terminate()
+            task.cancel()
+            task.add_done_callback(_retrieve)
+
+
+def _retrieve(task: asyncio.Task[object]) -> None:
+    """Mark the task's exception as handled."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _plain(error: BaseException) -> str:

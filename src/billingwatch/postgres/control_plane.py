@@ -129,6 +129,7 @@ analysts = Table(
     Column("role_name", Text, nullable=False, comment="Opaque: every Postgres role can read pg_roles"),
     _tenant_id(),
     Column("created_at", Instant, nullable=False, server_default=now),
+    Column("verifier", Text, comment="SCRAM verifier of the password that was handed out; null: not kept"),
     PrimaryKeyConstraint("role_name", name="analysts_pkey"),
     Index("analysts_tenant_id_idx", "tenant_id"),
 )

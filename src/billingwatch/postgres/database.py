@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +31,11 @@ class Database:
         self._embedded = embedded
 
     @property
+    def analysts_dsn(self) -> str:
+        """Where analysts connect. The embedded server's socket is for the service alone, and its port for them."""
+        return self.dsn if self._embedded is None else self._embedded.analysts_dsn
+
+    @property
     def psql(self) -> Path | None:
         """A psql that speaks with this server, if there is one."""
         if self._embedded is not None:
@@ -41,18 +45,19 @@ class Database:
 
     @contextlib.contextmanager
     def kept_up(self) -> Iterator[None]:
-        """While the block runs, start the embedded server again whenever it dies; a given PostgreSQL is somebody else's to watch."""
+        """Start the embedded server again when it dies while the block runs. Do nothing for a given PostgreSQL.
+
+        Raises PostgresUnusable at the end when the server had to move to another port.
+        """
         if self._embedded is None:
             yield
             return
-        stop = threading.Event()
-        watcher = threading.Thread(target=_watch, args=(self._embedded, stop), name="postgres watcher", daemon=True)
+        watcher = Watcher(self._embedded)
         watcher.start()
         try:
             yield
         finally:
-            stop.set()
-            watcher.join()
+            watcher.stop()
 
     def release(self) -> None:
         if self._embedded is not None:
@@ -73,23 +78,40 @@ def open_database(settings: Settings) -> Database:
     return Database(embedded.dsn, embedded)
 
 
-def _watch(server: EmbeddedServer, stop: threading.Event) -> None:
-    while not stop.wait(WATCH_SECONDS):
-        if _accepts(server.host, server.port):
-            continue
-        port = server.port
-        try:
-            server.revive()
-        except PostgresUnusable as error:
-            log.warning("postgres.not_revived", error=str(error))
-            continue
-        if server.port != port:  # Everything that holds the old address must begin anew.
-            log.error("postgres.moved", old=port, new=server.port)
-            os.kill(os.getpid(), signal.SIGTERM)
+class Watcher:
+    """The thread that starts the embedded server again."""
+
+    def __init__(self, server: EmbeddedServer) -> None:
+        self._server = server
+        self._stop = threading.Event()
+        self._moved = False
+        self._thread = threading.Thread(target=self._run, name="postgres watcher", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        if self._moved:
+            raise PostgresUnusable(reason="it moved to another address", hint="start this command again")
+
+    def _run(self) -> None:
+        """Check until `stop`. A check that fails is logged, because the thread has to outlive it."""
+        while not self._stop.wait(WATCH_SECONDS) and not self._moved:
+            try:
+                self._check()
+            except PostgresUnusable as error:
+                log.warning("postgres.not_revived", error=str(error))
+            except Exception:
+                log.exception("postgres.watcher_failed")
+
+    def _check(self) -> None:
+        if self._server.answers():
             return
-
-
-def _accepts(host: str, port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=5):
-        return True
-    return False
+        dsn = self._server.dsn
+        self._server.revive()
+        if self._server.dsn != dsn:  # Every connection of this process would go to the old address.
+            log.error("postgres.moved", port=self._server.port)
+            self._moved = True
+            os.kill(os.getpid(), signal.SIGTERM)

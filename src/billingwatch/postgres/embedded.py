@@ -22,9 +22,11 @@ from billingwatch.postgres.binaries import find_binaries
 from billingwatch.postgres.cluster import DATABASE, HOST, ROLE, Cluster, prepare_cluster, write_whole
 from billingwatch.postgres.locks import POLL, hold, mutex, share
 from billingwatch.postgres.postmaster import Child, find_postmaster, start_postmaster, stop_postmaster
+from billingwatch.postgres.socket_directory import STABLE_PORT, link_socket, make_socket_directory, socket_name
 
 START_WAIT = 60  # seconds; covers crash recovery, and the backends of a killed server, which finish their statement
 RETRY_PAUSE = 0.5  # seconds
+ANSWER_WAIT = 5.0  # seconds
 IN_USE = "processes that cannot be seen from here still use the data: those of a killed server, or a server in another container"
 
 log = structlog.get_logger()
@@ -33,12 +35,11 @@ log = structlog.get_logger()
 class EmbeddedServer:
     """A share in the server: it runs as long as anybody, in any process, holds one."""
 
-    host = HOST
-
     def __init__(self, cluster: Cluster, settings: Mapping[str, str]) -> None:
         self._cluster = cluster
         self._settings = settings
         self._share: int | None = None
+        self._socket_directory: Path | None = None
         self.port = 0
         self.psql = cluster.binaries.directory / "psql"
 
@@ -60,10 +61,35 @@ class EmbeddedServer:
         return self.dsn_for(DATABASE)
 
     def dsn_for(self, database: str) -> str:
-        return f"postgresql://{ROLE}:{self._cluster.password}@{self.host}:{self.port}/{quote(database, safe='')}"
+        """Return the service's own DSN: by the Unix socket, whose directory nobody else can enter."""
+        user = f"{ROLE}:{self._cluster.password}"
+        if self._socket_directory is None:  # started by an earlier release
+            return f"postgresql://{user}@{HOST}:{self.port}/{quote(database, safe='')}"
+        return f"postgresql://{user}@/{quote(database, safe='')}?host={quote(str(self._socket_directory), safe='')}&port={STABLE_PORT}"
+
+    @property
+    def analysts_dsn(self) -> str:
+        """Where other people's programs connect: TCP on this machine, without a user."""
+        return f"postgresql://{HOST}:{self.port}/{DATABASE}"
+
+    def answers(self) -> bool:
+        """Return whether the server of this data directory accepts connections; another program on its port does not count."""
+        found = find_postmaster(self._cluster.data)
+        if found is None or not found.ready:
+            return False
+        family, address = (
+            (socket.AF_INET, (HOST, found.port))
+            if found.socket_directory is None
+            else (socket.AF_UNIX, str(found.socket_directory / socket_name(found.port)))
+        )
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.settimeout(ANSWER_WAIT)
+            probe.connect(address)
+            return True
+        return False
 
     def revive(self) -> None:
-        """Start the server again if it has died under us; `port` and `dsn` may be others then."""
+        """Start the server again if it has died under us; `port` may be another one then."""
         with _faults(self._cluster.home), mutex(self._cluster.home / "lock"):
             self._bring_up()
 
@@ -97,13 +123,15 @@ class EmbeddedServer:
             while time.monotonic() < deadline:
                 found = find_postmaster(self._cluster.data)
                 if found is not None and found.ready:
-                    trouble = self._cluster.greet(found.port)
+                    trouble = self._cluster.greet(str(found.socket_directory or HOST), found.port)
                     if not trouble:
                         if child:
                             log.info("postgres.started", pid=found.pid, port=found.port)
                         else:  # what every command beside a running service does
                             log.debug("postgres.adopted", pid=found.pid, port=found.port)
-                        self.port = found.port
+                        if found.socket_directory is not None:
+                            link_socket(found.socket_directory, found.port)
+                        self.port, self._socket_directory = found.port, found.socket_directory
                         return
                 elif found is None and child is None:
                     child = self._start()
@@ -131,7 +159,8 @@ class EmbeddedServer:
             return None
         try:
             self._cluster.write_config(self._settings)
-            return start_postmaster(self._cluster, _port(home), held)
+            directory = make_socket_directory(home, self._cluster.account)
+            return start_postmaster(self._cluster, _port(home), directory, held)
         finally:
             os.close(held)
 
@@ -169,7 +198,7 @@ def _port(home: Path) -> int:
         port = _free_port(0)
         log.warning("postgres.port_changed", old=wanted, new=port, reason="another program uses the old one")
     if port != wanted:
-        write_whole(path, f"{port}\n", mode=0o644)
+        write_whole(path, f"{port}\n", mode=0o600)
     return port
 
 

@@ -19,6 +19,7 @@ from billingwatch.postgres.locks import POLL
 
 STOP_WAIT = 60  # seconds; a fast shutdown writes a checkpoint
 LOG_LIMIT = 10_000_000  # bytes; a longer log is put aside at the next start
+PID_FILE_LINES = 8
 LOG_LINES = 12  # shown when the server does not start
 PASSING = ("is still in use", "Address already in use")
 """What a server says on its way out that the next attempt may not meet: somebody on the data, or on the port since we looked."""
@@ -29,6 +30,8 @@ class Postmaster(msgspec.Struct, frozen=True, kw_only=True):
 
     pid: int
     port: int
+    socket_directory: Path | None
+    """None: a server that an earlier release started."""
     ready: bool
 
 
@@ -60,16 +63,17 @@ def find_postmaster(data: Path) -> Postmaster | None:
     """The live server of a data directory, or None; a pid file by itself proves nothing, its pid may be another process by now."""
     try:
         lines = (data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
-        pid, directory, _, port, *state = lines
+        # A server that is starting has not written all lines yet.
+        pid, directory, _, port, sockets, _, _, state = (lines + [""] * PID_FILE_LINES)[:PID_FILE_LINES]
         same = Path(directory).samefile(data)
     except (OSError, ValueError):
         return None
     if not same or not _serves(int(pid), data):
         return None
-    return Postmaster(pid=int(pid), port=int(port), ready=state[3:] == ["ready   "])
+    return Postmaster(pid=int(pid), port=int(port), socket_directory=Path(sockets) if sockets else None, ready=state == "ready   ")
 
 
-def start_postmaster(cluster: Cluster, port: int, held: int) -> Child:
+def start_postmaster(cluster: Cluster, port: int, socket_directory: Path, held: int) -> Child:
     """Start the server in a session of its own, so that neither Ctrl-C nor our end reaches it.
 
     It inherits the lock `held`: that is held as long as the server or one of its backends lives, wherever they can be seen from.
@@ -78,8 +82,15 @@ def start_postmaster(cluster: Cluster, port: int, held: int) -> Child:
     (cluster.data / "postmaster.pid").unlink(missing_ok=True)
     if cluster.log.exists() and cluster.log.stat().st_size > LOG_LIMIT:
         cluster.log.replace(cluster.log.with_name("postgres.log.1"))
-    fixed = {"config_file": str(cluster.config), "listen_addresses": HOST, "port": str(port), "unix_socket_directories": ""}
+    fixed = {
+        "config_file": str(cluster.config),
+        "listen_addresses": HOST,
+        "port": str(port),
+        "unix_socket_directories": '"' + str(socket_directory).replace('"', '""') + '"',
+        "unix_socket_permissions": "0700",
+    }
     with os.fdopen(os.open(cluster.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as output:
+        os.fchmod(output.fileno(), 0o600)
         spoken = output.seek(0, os.SEEK_END)
         process = subprocess.Popen(
             [cluster.binaries.directory / "postgres", "-D", cluster.data, *(f"--{name}={value}" for name, value in fixed.items())],

@@ -19,12 +19,13 @@ from billingwatch.postgres.shared_plane import SharedPlane
 
 CURRENT_TENANT = "nullif(current_setting('billingwatch.tenant', true), '')::integer"
 
-# Policies. `tenant`: inside a scope. `analyst`: by who it is, because every role may set any setting. `operator`: the tables' owner, who
+# Policies. `tenant`: inside a scope. `analyst`: read by the owner of the analysts' views, for the role that uses the view; a setting
+# would not do, because every role may set any setting. `operator`: the tables' owner, who
 # otherwise sees nothing either, for what concerns all tenants: backfills of a migration, reports, exports.
 SECURE = """
 ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON {table} TO {scope} USING (tenant_id = {current_tenant});
-CREATE POLICY analyst ON {table} FOR SELECT TO {analysts} USING (tenant_id = (SELECT control.tenant_of_analyst(current_user)));
+CREATE POLICY analyst ON {table} FOR SELECT TO {reader} USING (tenant_id = (SELECT control.tenant_of_analyst(current_user)));
 CREATE POLICY operator ON {table} TO CURRENT_USER USING (current_setting('billingwatch.operator', true) = 'on');
 GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {scope};
 """
@@ -65,9 +66,7 @@ class SharedImpl(PostgresqlImpl):
             raise ValueError(message)
         super().create_table(self._shared(table), **options)
         plane = self._plane
-        self.static_output(
-            SECURE.format(table=table.name, scope=plane.scope_role, analysts=plane.analysts_role, current_tenant=CURRENT_TENANT)
-        )
+        self.static_output(SECURE.format(table=table.name, scope=plane.scope_role, reader=plane.reader_role, current_tenant=CURRENT_TENANT))
         for number in range(plane.partitions):
             self.static_output(PARTITION.format(table=table.name, number=number, count=plane.partitions))
 

@@ -24,5 +24,15 @@ class SharedPlane(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def analysts_role(self) -> str:
-        """What all analysts are members of."""
+        """What all analysts are members of. It may read `analysts_schema`, and no table."""
         return f"{self.schema_name}_analysts"
+
+    @property
+    def analysts_schema(self) -> str:
+        """The schema of the views that analysts read."""
+        return self.analysts_role
+
+    @property
+    def reader_role(self) -> str:
+        """Owns the analysts' views and reads the tables for them."""
+        return f"{self.schema_name}_reader"

@@ -22,7 +22,7 @@ from billingwatch.errors import AnalystNotFound, AnalystRemains, AnalystsNotPerm
 from billingwatch.postgres import migrations
 from billingwatch.postgres.connections import ControlConnection
 from billingwatch.postgres.statements import load_statements
-from billingwatch.tenancy.isolation import isolation_of
+from billingwatch.tenancy.isolation import analysts_schema, isolation_of
 from billingwatch.tenancy.provision import find_tenant
 from billingwatch.tenancy.tenants import TenantId
 
@@ -41,6 +41,17 @@ ANALYST_TABLES = (
     "states",
     "subscriptions",
 )
+
+TRANSACTION_TIMEOUT_SINCE = 17  # major version
+SETTINGS = {
+    "default_transaction_read_only": "on",
+    "statement_timeout": "30s",
+    "idle_in_transaction_session_timeout": "60s",
+    "idle_session_timeout": "8h",
+    "TimeZone": "UTC",
+    "temp_file_limit": "1GB",
+}
+"""With what a session of an analyst begins, as PostgreSQL spells it."""
 
 PASSWORD_BYTES = 24  # 192 bits
 SCRAM_ITERATIONS = 4096  # PostgreSQL's default; with a random password more would only slow down the login
@@ -91,8 +102,7 @@ class AnalystRow(msgspec.Struct, frozen=True, kw_only=True, rename={"schema_name
 
 async def create_analyst(control: ControlConnection, tenant_name: str) -> AnalystCreated:
     """Make a role that reads the tenant's schema: everything, or nothing is left behind. TenantNotFound, AnalystsNotPermitted."""
-    role, password = new_role_name(), secrets.token_urlsafe(PASSWORD_BYTES)
-    verifier = scram_verifier(password, secrets.token_bytes(SCRAM_SALT_BYTES))
+    role, (password, verifier) = new_role_name(), _new_password()
     with _permission():
         async with control.transaction():
             await control.execute(sql["lock"])
@@ -100,23 +110,45 @@ async def create_analyst(control: ControlConnection, tenant_name: str) -> Analys
             if tenant is None:
                 raise TenantNotFound(name=tenant_name)
             open_doors = await secure_database(control)
-            await control.execute(await control.fetchval(sql["render_role"], role, verifier, tenant["schema_name"]))
-            await control.execute(sql["insert_analyst"], role, tenant["tenant_id"])
+            await control.execute(await control.fetchval(sql["render_role"], role, verifier))
+            await set_defaults(control, role, tenant["schema_name"])
+            await control.execute(sql["insert_analyst"], role, tenant["tenant_id"], verifier)
             if isolation_of(tenant["schema_name"]) == "row":
                 # Who it is decides what it sees; that it may read is what all analysts have in common.
                 await control.execute(await control.fetchval(sql["render_membership"], role, tenant["schema_name"]))
-            else:
-                await regrant(control, tenant["tenant_id"], tenant["schema_name"])
+            await regrant(control, tenant["tenant_id"], tenant["schema_name"])
             if not await control.fetchval(sql["may_connect"], role):
                 raise AnalystsNotPermitted(reason="it may not grant CONNECT on the database")
-    return AnalystCreated(tenant=tenant_name, schema_name=tenant["schema_name"], role=role, password=password, open_doors=open_doors)
+    return AnalystCreated(
+        tenant=tenant_name, schema_name=analysts_schema(tenant["schema_name"]), role=role, password=password, open_doors=open_doors
+    )
+
+
+async def rotate_analyst(control: ControlConnection, role: str) -> AnalystCreated:
+    """Give the role a new password and its defaults, and end its sessions. AnalystNotFound, AnalystsNotPermitted."""
+    password, verifier = _new_password()
+    with _permission():
+        async with control.transaction():
+            await control.execute(sql["lock"])
+            found = await control.fetchrow(sql["analyst"], role)
+            if found is None:
+                raise AnalystNotFound(role=role)
+            await control.execute(await control.fetchval(sql["render_password"], role, verifier))
+            await set_defaults(control, role, found["schema_name"])
+            await control.execute(sql["set_verifier"], role, verifier)
+        # After the commit: a client whose session is ended must not get in again with the old password.
+        await control.execute(sql["end_sessions"], role)
+    return AnalystCreated(
+        tenant=found["tenant"], schema_name=analysts_schema(found["schema_name"]), role=role, password=password, open_doors=()
+    )
 
 
 async def list_analysts(control: ControlConnection, tenant_name: str | None = None) -> list[AnalystRow]:
     """All analysts, or a tenant's. TenantNotFound."""
     if tenant_name is not None:
         await find_tenant(control, tenant_name)
-    return [AnalystRow(**dict(row)) for row in await control.fetch(sql["list_analysts"], tenant_name)]
+    rows = await control.fetch(sql["list_analysts"], tenant_name)
+    return [AnalystRow(**{**row, "schema_name": analysts_schema(row["schema_name"])}) for row in rows]
 
 
 async def revoke_analyst(control: ControlConnection, role: str) -> None:
@@ -145,7 +177,12 @@ async def revoke_analyst(control: ControlConnection, role: str) -> None:
 
 
 async def regrant(control: ControlConnection, tenant_id: TenantId, schema_name: str) -> None:
-    """Let the tenant's analysts read its tables and views; to be repeated when these were created anew."""
+    """Let the tenant's analysts read its tables and views; to be repeated when these were created again.
+
+    In row isolation nothing is granted: analysts read views, which a migration of the shared tables grants.
+    """
+    if isolation_of(schema_name) == "row":
+        return
     roles = [row["role_name"] for row in await control.fetch(sql["roles_of_tenant"], tenant_id)]
     if roles:
         await let_read(control, schema_name, roles)
@@ -156,12 +193,30 @@ async def let_read(control: ControlConnection, schema_name: str, roles: Sequence
     await control.execute(await control.fetchval(sql["render_grants"], schema_name, roles, [*ANALYST_TABLES, *migrations.views()]))
 
 
+def defaults(schema_name: str, *, major: int) -> dict[str, str]:
+    """Return the settings of an analyst's role on a server of that major version."""
+    timed = {"transaction_timeout": "15min"} if major >= TRANSACTION_TIMEOUT_SINCE else {}
+    return {"search_path": analysts_schema(schema_name), **SETTINGS, **timed}
+
+
+async def set_defaults(control: ControlConnection, role: str, schema_name: str) -> None:
+    """Give the role the settings of an analyst, and no others."""
+    wanted = defaults(schema_name, major=control.get_server_version().major)
+    await control.execute(await control.fetchval(sql["render_settings"], role, list(wanted), list(wanted.values())))
+
+
 async def secure_database(control: ControlConnection) -> tuple[Door, ...]:
     """Take from PUBLIC what an analyst could do harm with. Returns what is left, for want of rights; nothing to do the second time."""
     for door in await control.fetch(sql["open_doors"]):
         # Without the right to do so, both are warnings and do nothing.
         await control.execute(f"{door['keep']}; {door['close']}")
     return tuple(Door(deed=door["deed"], remedy=f"{door['keep']}; {door['close']};") for door in await control.fetch(sql["open_doors"]))
+
+
+def _new_password() -> tuple[str, str]:
+    """Return a password and what PostgreSQL stores of it."""
+    password = secrets.token_urlsafe(PASSWORD_BYTES)
+    return password, scram_verifier(password, secrets.token_bytes(SCRAM_SALT_BYTES))
 
 
 def new_role_name() -> str:

@@ -7,7 +7,18 @@ SELECT pg_advisory_xact_lock(hashtextextended('billingwatch analysts', 0));
 SELECT tenant_id, schema_name FROM control.tenants WHERE name = $1 FOR NO KEY UPDATE;
 
 -- insert_analyst --
-INSERT INTO control.analysts (role_name, tenant_id) VALUES ($1, $2);
+INSERT INTO control.analysts (role_name, tenant_id, verifier) VALUES ($1, $2, $3);
+
+-- analyst --
+SELECT a.role_name, t.name AS tenant, t.schema_name
+FROM control.analysts AS a
+JOIN control.tenants AS t ON t.tenant_id = a.tenant_id
+JOIN pg_roles AS r ON r.rolname = a.role_name
+WHERE a.role_name = $1
+FOR NO KEY UPDATE OF a;
+
+-- set_verifier --
+UPDATE control.analysts SET verifier = $2 WHERE role_name = $1;
 
 -- delete_analyst --
 DELETE FROM control.analysts WHERE role_name = $1;
@@ -28,23 +39,38 @@ ORDER BY t.name, a.created_at, a.role_name;
 SELECT a.role_name FROM control.analysts AS a JOIN pg_roles AS r ON r.rolname = a.role_name WHERE a.tenant_id = $1;
 
 -- render_role --
--- The settings are defaults, which a session may change; that it cannot write is a matter of privileges. What binds is the connection limit,
--- and the limit on temporary files, which only a superuser may set.
+-- What binds a session is the connection limit, and the limit on temporary files, which only a superuser may set. That it cannot write is a
+-- matter of privileges. A service that is no superuser sees and ends the role's sessions as its member.
 SELECT format(
     $text$
     CREATE ROLE %1$I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT NOREPLICATION NOBYPASSRLS CONNECTION LIMIT 5 PASSWORD %2$L;
-    ALTER ROLE %1$I SET search_path = %3$I;
-    ALTER ROLE %1$I SET default_transaction_read_only = on;
-    ALTER ROLE %1$I SET statement_timeout = '30s';
-    ALTER ROLE %1$I SET idle_in_transaction_session_timeout = '60s';
-    ALTER ROLE %1$I SET timezone = 'UTC';
-    GRANT CONNECT ON DATABASE %4$I TO %1$I;
+    GRANT CONNECT ON DATABASE %3$I TO %1$I;
     $text$,
-    $1::text, $2::text, $3::text, current_database()
-) || CASE
-    WHEN has_parameter_privilege('temp_file_limit', 'SET') THEN format('ALTER ROLE %I SET temp_file_limit = %L', $1::text, '1GB')
-    ELSE ''
-END;
+    $1::text, $2::text, current_database()
+) || CASE WHEN s.rolsuper THEN '' ELSE format('GRANT %I TO CURRENT_USER', $1::text) END
+FROM pg_roles AS s
+WHERE s.rolname = current_user;
+
+-- render_password --
+SELECT format('ALTER ROLE %I PASSWORD %L', $1::text, $2::text);
+
+-- render_settings --
+-- Defaults, which a session may change. The role may change them, too, here and for one database.
+SELECT format('ALTER ROLE %I RESET ALL', $1::text)
+    || coalesce(
+        (
+            SELECT string_agg(format('; ALTER ROLE %I IN DATABASE %I RESET ALL', $1::text, d.datname), '')
+            FROM pg_db_role_setting AS o
+            JOIN pg_database AS d ON d.oid = o.setdatabase
+            WHERE o.setrole = to_regrole($1::text)
+        ),
+        ''
+    )
+    || (
+        SELECT string_agg(format('; ALTER ROLE %I SET %I = %L', $1::text, w.name, w.value), '')
+        FROM unnest($2::text[], $3::text[]) AS w (name, value)
+        WHERE w.name <> 'temp_file_limit' OR has_parameter_privilege('temp_file_limit', 'SET')
+    );
 
 -- render_membership --
 SELECT format('ALTER ROLE %1$I INHERIT; GRANT %2$I TO %1$I', $1::text, $2::text || '_analysts');

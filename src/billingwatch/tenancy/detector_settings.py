@@ -14,7 +14,7 @@ import msgspec
 from billingwatch.errors import InputInvalid, MuteNotFound, MutesFull, TenantNotFound
 from billingwatch.postgres.connections import ControlConnection
 from billingwatch.postgres.statements import load_statements
-from billingwatch.tenancy.registry import announce_change
+from billingwatch.tenancy.changes import announce_change
 from billingwatch.tenancy.tenants import DetectorSetting, Mute, Tenant
 
 sql = load_statements(__file__, "detector_settings.sql")

@@ -46,6 +46,11 @@ def entrance(tenant: Placed) -> str:
     )
 
 
+def analysts_schema(schema_name: str) -> str:
+    """Return the schema that a tenant's analysts read: the tenant's own, or that of the views over the shared tables."""
+    return schema_name if isolation_of(schema_name) == "schema" else f"{schema_name}_analysts"
+
+
 def checked_schema_name(name: str) -> str:
     """Return `name` if it has the form that provisioning gives; anything else never reaches SQL text."""
     if not _SCHEMA_NAME.fullmatch(name):

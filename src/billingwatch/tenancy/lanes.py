@@ -14,7 +14,15 @@ import asyncpg
 import structlog
 
 from billingwatch.errors import DatabaseUnavailable
-from billingwatch.postgres.connections import UNAVAILABLE, ControlConnection, TenantConnection, discard, open_connection
+from billingwatch.postgres.connections import (
+    LEAVE_SECONDS,
+    UNAVAILABLE,
+    ControlConnection,
+    TenantConnection,
+    discard,
+    open_connection,
+    recover,
+)
 from billingwatch.settings import Settings
 from billingwatch.tenancy.scope import tenant_scope
 from billingwatch.tenancy.tenants import Tenant, usable
@@ -22,6 +30,8 @@ from billingwatch.tenancy.tenants import Tenant, usable
 log = structlog.get_logger()
 
 RECONNECT_AFTER = 0.5  # seconds between attempts while the database is away
+CLOSE_SECONDS = 5.0  # that closing a lane waits for its holder
+ANSWER_SECONDS = 7.5  # that a request waits for the database; with LEAVE_SECONDS it is answered within 10 s
 
 
 class Lane:
@@ -64,6 +74,9 @@ class Lane:
                 connection = await self._ready()
                 try:
                     yield connection
+                except asyncio.CancelledError:
+                    await recover(connection)
+                    raise
                 except UNAVAILABLE as error:
                     connection.terminate()
                     raise DatabaseUnavailable(reason=str(error) or type(error).__name__) from error
@@ -83,9 +96,20 @@ class Lane:
         self._schemas.update(schema_names)
 
     async def close(self) -> None:
+        """Close the connection once its holder is done, and terminate it after `CLOSE_SECONDS`."""
         self._closed = True
-        async with self._lock:
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._lock.acquire()
+        except TimeoutError:
+            log.warning("tenancy.lane_terminated", lane=self.name)
+            if self._connection is not None:
+                self._connection.terminate()
+            return
+        try:
             await self._drop()
+        finally:
+            self._lock.release()
 
     async def _ready(self) -> asyncpg.Connection:
         if self._closed:
@@ -146,6 +170,22 @@ def make_lanes(settings: Settings, dsn: str, kind: str, count: int) -> Lanes:
 def lane_number(tenant_id: int, count: int) -> int:
     """Which of `count` lanes a tenant belongs to."""
     return tenant_id % count
+
+
+@asynccontextmanager
+async def answer_within(seconds: float = ANSWER_SECONDS) -> AsyncIterator[None]:
+    """Limit what the block waits for the database; when time is up, raise DatabaseUnavailable.
+
+    A block that holds a lane needs up to `LEAVE_SECONDS` more to cancel its statement and roll back.
+    """
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            yield
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise DatabaseUnavailable(reason=f"it did not answer within {seconds + LEAVE_SECONDS:g} s") from error
 
 
 @asynccontextmanager

@@ -12,8 +12,8 @@ from billingwatch.errors import SecretNotFound, SecretsFull, TenantNameTaken, Te
 from billingwatch.postgres import migrations
 from billingwatch.postgres.connections import ControlConnection
 from billingwatch.postgres.statements import load_statements
+from billingwatch.tenancy.changes import announce_change
 from billingwatch.tenancy.isolation import checked_schema_name, isolation_of, new_schema_name
-from billingwatch.tenancy.registry import announce_change
 from billingwatch.tenancy.sealing import Seal
 from billingwatch.tenancy.tenants import (
     Mode,

@@ -1,7 +1,6 @@
-"""The registry: which tenant a webhook token or an API key belongs to, from memory when it was asked before.
+"""The registry: find the tenant of a webhook token or an API key, and cache the answer.
 
-Postgres announces every change of a tenant on a channel; a cached answer is dropped when its tenant changes, all of them when the
-announcements may have been missed, and each after a while in any case.
+A cached answer is dropped when its tenant changes, when changes may have been missed, and after `CACHE_SECONDS`.
 """
 
 from __future__ import annotations
@@ -13,22 +12,19 @@ from typing import NamedTuple
 
 import asyncpg
 import msgspec
-import structlog
 
-from billingwatch.errors import DatabaseUnavailable, TenantNotFound
-from billingwatch.postgres.connections import UNAVAILABLE, ControlConnection, discard, open_connection
+from billingwatch.errors import TenantNotFound
+from billingwatch.postgres.connections import ControlConnection
 from billingwatch.postgres.statements import load_statements
-from billingwatch.tenancy.lanes import Lane, control_plane
+from billingwatch.tenancy.changes import ChangeFeed
+from billingwatch.tenancy.lanes import Lane, answer_within, control_plane
 from billingwatch.tenancy.sealing import Seal
 from billingwatch.tenancy.tenants import DetectorSetting, Mute, Tenant, TenantId, token_hash
 
-log = structlog.get_logger()
 sql = load_statements(__file__, "registry.sql")
 
-CHANNEL = "billingwatch_tenants"
 CACHE_LIMIT = 50_000  # answers; 10,000 tenants with tokens, keys and ids, and room for wrong guesses
-CACHE_SECONDS = 60  # an answer's age at most, should an announcement be missed
-LISTEN_RETRY = 1.0  # seconds
+CACHE_SECONDS = 60  # oldest answer in use, also while the changes of tenants cannot be read
 
 
 class _Key(NamedTuple):
@@ -44,13 +40,14 @@ class Registry:
     """Cached look-ups of tenants. Unknown tokens are remembered too, so that guessing does not reach the database each time."""
 
     def __init__(self, lane: Lane, seal: Seal, dsn: str) -> None:
+        self.changes = ChangeFeed(Lane(dsn, "changes"), self.forget)
         self._lane = lane
         self._seal = seal
-        self._dsn = dsn
         self._answers: OrderedDict[_Key, tuple[float, Tenant | None]] = OrderedDict()
+        self._keys: dict[int, set[_Key]] = {}  # cached keys of each tenant
         self._asking: dict[_Key, asyncio.Future[Tenant | None]] = {}
         self._generation = 0
-        self._listener: asyncio.Task[None] | None = None
+        self._forgotten_at = float("-inf")
 
     async def by_webhook_token(self, token: str) -> Tenant | None:
         return await self._find(_Key(webhook_token=token_hash(token)))
@@ -63,29 +60,31 @@ class Registry:
 
     def start(self) -> None:
         """Follow changes that other processes make."""
-        self._listener = asyncio.create_task(self._listen(), name="registry listener")
+        self.changes.start()
 
     async def close(self) -> None:
-        if self._listener is not None:
-            self._listener.cancel()
-            await asyncio.gather(self._listener, return_exceptions=True)
+        await self.changes.close()
 
-    def forget(self, tenant_id: int | None = None) -> None:
-        """Drop what is known of a tenant, or of all; answers on their way are not kept either, and who asks from now on asks anew."""
+    def forget(self, *tenant_ids: int) -> None:
+        """Drop the cached answers about the given tenants; without an id, all answers. An answer that is still on its way is not cached.
+
+        Cached answers "unknown" end too: one of the changes may be a new tenant. They are not removed one by one.
+        """
         self._generation += 1
+        self._forgotten_at = asyncio.get_running_loop().time()
         self._asking.clear()
-        if tenant_id is None:
+        if not tenant_ids:
             self._answers.clear()
+            self._keys.clear()
             return
-        # A new tenant may turn a remembered "unknown" into an answer.
-        stale = [key for key, (_, tenant) in self._answers.items() if tenant is None or tenant.tenant_id == tenant_id]
-        for key in stale:
-            del self._answers[key]
+        for tenant_id in tenant_ids:
+            for key in self._keys.pop(tenant_id, ()):
+                del self._answers[key]
 
     async def _find(self, key: _Key) -> Tenant | None:
         loop = asyncio.get_running_loop()
         known = self._answers.get(key)
-        if known is not None and loop.time() - known[0] < CACHE_SECONDS:
+        if known is not None and self._fresh(known, loop.time()):
             self._answers.move_to_end(key)
             return known[1]
         if (asking := self._asking.get(key)) is not None:
@@ -95,46 +94,39 @@ class Registry:
         future.add_done_callback(lambda done: self._answered(key, done))
         return await asyncio.shield(future)
 
+    def _fresh(self, answer: tuple[float, Tenant | None], now: float) -> bool:
+        cached_at, tenant = answer
+        # Strictly later: uvloop's clock stands still within one turn of the loop.
+        return now - cached_at < CACHE_SECONDS and (tenant is not None or cached_at > self._forgotten_at)
+
     def _answered(self, key: _Key, asking: asyncio.Future[Tenant | None]) -> None:
         if self._asking.get(key) is asking:
             del self._asking[key]
 
     async def _ask(self, key: _Key) -> Tenant | None:
         generation = self._generation
-        async with control_plane(self._lane) as connection:
+        async with answer_within(), control_plane(self._lane) as connection:
             row = await connection.fetchrow(sql["find_tenant"], *key)
         tenant = None if row is None else tenant_from_row(row, self._seal)
         if generation == self._generation:
-            self._answers[key] = (asyncio.get_running_loop().time(), tenant)
-            if len(self._answers) > CACHE_LIMIT:
-                self._answers.popitem(last=False)
+            self._remember(key, tenant)
         return tenant
 
-    async def _listen(self) -> None:
-        while True:
-            connection: asyncpg.Connection | None = None
-            try:
-                connection = await open_connection(self._dsn, "billingwatch registry")
-                lost = asyncio.Event()
-                connection.add_termination_listener(lambda _, lost=lost: lost.set())
-                await connection.add_listener(CHANNEL, self._on_change)
-                self.forget()
-                await lost.wait()
-            except (DatabaseUnavailable, *UNAVAILABLE, asyncpg.PostgresError) as error:
-                log.debug("registry.listener_lost", error=str(error))
-            finally:
-                if connection is not None:
-                    await discard(connection)
-            await asyncio.sleep(LISTEN_RETRY)
+    def _remember(self, key: _Key, tenant: Tenant | None) -> None:
+        self._drop(key)
+        self._answers[key] = (asyncio.get_running_loop().time(), tenant)
+        if tenant is not None:
+            self._keys.setdefault(tenant.tenant_id, set()).add(key)
+        if len(self._answers) > CACHE_LIMIT:
+            self._drop(next(iter(self._answers)))
 
-    def _on_change(self, *arguments: object) -> None:
-        payload = arguments[-1]
-        self.forget(int(payload) if isinstance(payload, str) and payload.isdecimal() else None)
-
-
-async def announce_change(control: ControlConnection, tenant_id: int | None = None) -> None:
-    """Let every process forget what it knows of a tenant, or of all, once this transaction is committed."""
-    await control.execute(sql["announce_change"], CHANNEL, tenant_id)
+    def _drop(self, key: _Key) -> None:
+        _, tenant = self._answers.pop(key, (0.0, None))
+        if tenant is not None:
+            keys = self._keys[tenant.tenant_id]
+            keys.discard(key)
+            if not keys:
+                del self._keys[tenant.tenant_id]
 
 
 async def load_tenant(control: ControlConnection, seal: Seal, name: str) -> Tenant:

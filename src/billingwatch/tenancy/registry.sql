@@ -1,7 +1,3 @@
--- announce_change --
--- Never in the transaction that records events: a commit that notifies takes a lock of the whole cluster.
-SELECT pg_notify($1, coalesce($2::integer::text, ''));
-
 -- find_tenant --
 -- By whichever is given, each through its index: $1 hash of a webhook token, $2 hash of an API key, $3 id, $4 name.
 SELECT t.tenant_id, t.name, t.schema_name, t.revision, t.mode, t.status, t.rate_limit,

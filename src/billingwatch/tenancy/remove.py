@@ -8,9 +8,9 @@ from billingwatch.postgres.connections import ControlConnection
 from billingwatch.postgres.statements import load_statements
 from billingwatch.postgres.tenant_plane import metadata
 from billingwatch.tenancy.analysts import list_analysts, revoke_analyst
+from billingwatch.tenancy.changes import announce_change
 from billingwatch.tenancy.isolation import checked_schema_name, entrance, isolation_of
 from billingwatch.tenancy.provision import TenantRow, find_tenant
-from billingwatch.tenancy.registry import announce_change
 
 sql = load_statements(__file__, "remove.sql")
 

@@ -5,13 +5,12 @@ What is set (see isolation) holds for the transaction only (SET LOCAL): a pooled
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import asyncpg
 
-from billingwatch.postgres.connections import UNAVAILABLE, TenantConnection
+from billingwatch.postgres.connections import TenantConnection, recover
 from billingwatch.tenancy.isolation import Placed, entrance
 
 
@@ -33,12 +32,5 @@ async def tenant_scope(connection: asyncpg.Connection, tenant: Placed, *, readon
             message = "the transaction failed inside its scope and was rolled back"
             raise asyncpg.InFailedSQLTransactionError(message)  # noqa: TRY301 - leaves through the same door as any failure inside
     except BaseException:
-        await _abandon(connection)
+        await recover(connection)
         raise
-
-
-async def _abandon(connection: asyncpg.Connection) -> None:
-    try:
-        await connection.execute("ROLLBACK")
-    except (*UNAVAILABLE, asyncpg.PostgresError, asyncio.CancelledError):
-        connection.terminate()

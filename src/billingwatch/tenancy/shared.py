@@ -11,10 +11,10 @@ from billingwatch.postgres.connections import ControlConnection
 from billingwatch.postgres.revisions import shared_way
 from billingwatch.postgres.shared_plane import SharedPlane
 from billingwatch.postgres.statements import load_statements
-from billingwatch.tenancy.analysts import let_read
+from billingwatch.tenancy.analysts import ANALYST_TABLES, let_read
+from billingwatch.tenancy.changes import announce_change
 from billingwatch.tenancy.isolation import Isolation, checked_schema_name, new_shared_schema_name
 from billingwatch.tenancy.patience import BRIEF_LOCKS
-from billingwatch.tenancy.registry import announce_change
 
 sql = load_statements(__file__, "shared.sql")
 
@@ -50,7 +50,8 @@ async def check_isolation(control: ControlConnection, wanted: Isolation) -> None
         raise IsolationMismatch(found=found, wanted=wanted)
     if shared is not None:
         plane = shared.plane
-        missing = await control.fetchval(sql["missing_roles"], [plane.scope_role, plane.recorder_role, plane.analysts_role])
+        roles = [plane.scope_role, plane.recorder_role, plane.analysts_role, plane.reader_role]
+        missing = await control.fetchval(sql["missing_roles"], roles)
         if missing is not None:
             raise RolesMissing(roles=missing)
 
@@ -70,7 +71,7 @@ async def create_shared(control: ControlConnection, partitions: int) -> None:
             f"SET LOCAL search_path = {plane.schema_name};\n{migrations.render_upgrade('tenant', None, plane)}\n"
             f"{migrations.render_shared_views()}\n{_sql('let_record', plane)};\nSET LOCAL search_path = pg_catalog"
         )
-        await let_read(control, plane.schema_name, [plane.analysts_role, plane.scope_role])
+        await let_read(control, plane.schema_name, [plane.scope_role])
     except asyncpg.InsufficientPrivilegeError as error:
         raise RowIsolationNotPermitted(reason=str(error)) from error
 
@@ -79,15 +80,23 @@ async def release_functions(control: ControlConnection) -> None:
     """Before the control plane's revisions: let them replace what row isolation has made its own."""
     shared = await find_shared(control)
     if shared is not None:
-        await control.execute(_sql("take_from_recorder", shared.plane))
+        for function in await control.fetchval(sql["recording_functions"]):
+            await control.execute(_sql("take_from_recorder", shared.plane, function=function))
 
 
 async def settle_functions(control: ControlConnection) -> None:
     """After the control plane's revisions: take what they made into row isolation."""
     shared = await find_shared(control)
     if shared is not None:
-        for name in ("tenant_of_analyst", "record_events", "give_to_recorder", "open_control_plane"):
-            await control.execute(_sql(name, shared.plane))
+        await control.execute(_sql("tenant_of_analyst", shared.plane))
+        for function in await control.fetchval(sql["recording_functions"]):
+            await control.execute(_sql(function, shared.plane))
+            await control.execute(_sql("give_to_recorder", shared.plane, function=function))
+        await control.execute(_sql("open_control_plane", shared.plane))
+        await control.execute(_sql("take_tables_from_analysts", shared.plane))
+        await _drop_analysts_views(control, shared.plane)
+        # The tenants' schema may still be behind.
+        await _create_analysts_views(control, shared.plane, views=migrations.render_possible_views())
 
 
 async def migrate_shared(control: ControlConnection, shared: SharedSchema, *, back: bool = False) -> None:
@@ -104,12 +113,14 @@ async def migrate_shared(control: ControlConnection, shared: SharedSchema, *, ba
             raise SchemaOutdated(reason=str(error), hint="revisions that are run online are for schemas of their own") from error
         if (row["revision"], row["views_digest"]) == (step.to, digest):
             return
+        await _drop_analysts_views(control, plane)
         # As the operator, its statements work on the rows of all tenants.
         await control.execute(
             f"{BRIEF_LOCKS}SET LOCAL billingwatch.operator = 'on'; SET LOCAL search_path = {plane.schema_name};\n"
             f"{migrations.render_drop_views()}\n{step.text}\n{migrations.render_shared_views(possible=back)};\nSET LOCAL search_path = pg_catalog"
         )
-        await let_read(control, plane.schema_name, [plane.analysts_role, plane.scope_role])
+        await let_read(control, plane.schema_name, [plane.scope_role])
+        await _create_analysts_views(control, plane, views=migrations.render_possible_views() if back else migrations.render_views())
         await control.execute(sql["set_revision"], step.to, digest)
         await announce_change(control)  # all of them have another revision
 
@@ -119,5 +130,25 @@ async def _superuser(control: ControlConnection) -> bool:
     return found
 
 
-def _sql(name: str, plane: SharedPlane) -> str:
-    return sql[name].format(schema=plane.schema_name, scope=plane.scope_role, recorder=plane.recorder_role, analysts=plane.analysts_role)
+async def _drop_analysts_views(control: ControlConnection, plane: SharedPlane) -> None:
+    """Drop the views that analysts read, so that the tables may change; part of the caller's transaction."""
+    await control.execute(_sql("drop_analysts_views", plane))
+
+
+async def _create_analysts_views(control: ControlConnection, plane: SharedPlane, *, views: str) -> None:
+    """Create a view over each table that analysts read, and `views` over those; part of the caller's transaction."""
+    await let_read(control, plane.schema_name, [plane.reader_role])
+    parts = [_sql(name, plane) for name in ("create_analysts_schema", "create_table_views")]
+    await control.execute(";\n".join([*parts, views, _sql("close_analysts_schema", plane)]))
+
+
+def _sql(name: str, plane: SharedPlane, **names: str) -> str:
+    return sql[name].format(
+        schema=plane.schema_name,
+        scope=plane.scope_role,
+        recorder=plane.recorder_role,
+        analysts=plane.analysts_role,
+        reader=plane.reader_role,
+        tables="{" + ",".join(ANALYST_TABLES) + "}",
+        **names,
+    )

@@ -21,13 +21,14 @@ UPDATE control.tenants SET revision = $1, views_digest = $2 WHERE (revision, vie
 CREATE ROLE {scope} NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT NOREPLICATION NOBYPASSRLS;
 CREATE ROLE {recorder} NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT NOREPLICATION NOBYPASSRLS;
 CREATE ROLE {analysts} NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT NOREPLICATION NOBYPASSRLS;
+CREATE ROLE {reader} NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT NOREPLICATION NOBYPASSRLS;
 
 -- join_scope --
 -- A superuser may become whom it wants to.
 GRANT {scope} TO CURRENT_USER;
 
 -- open_schema --
-GRANT USAGE ON SCHEMA {schema} TO {scope}, {recorder}, {analysts};
+GRANT USAGE ON SCHEMA {schema} TO {scope}, {recorder}, {reader};
 GRANT USAGE ON SCHEMA control TO {scope}, {recorder};
 
 -- let_record --
@@ -38,6 +39,61 @@ GRANT INSERT ON control.pending_events TO {recorder};
 -- open_control_plane --
 -- Inside a scope the service reads and writes of the control plane what it does in the other isolation.
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA control TO {scope};
+
+-- take_tables_from_analysts --
+-- For a database in which an earlier release let analysts read the tables themselves.
+DO $$
+DECLARE
+    name text;
+BEGIN
+    IF to_regrole('{reader}') IS NULL THEN
+        CREATE ROLE {reader} NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT NOREPLICATION NOBYPASSRLS;
+        GRANT USAGE ON SCHEMA {schema} TO {reader};
+        FOR name IN SELECT p.tablename FROM pg_policies AS p WHERE p.schemaname = '{schema}' AND p.policyname = 'analyst' LOOP
+            EXECUTE format('ALTER POLICY analyst ON {schema}.%I TO {reader}', name);
+        END LOOP;
+        REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM {analysts};
+        REVOKE ALL ON SCHEMA {schema} FROM {analysts};
+    END IF;
+END
+$$;
+
+-- drop_analysts_views --
+GRANT {reader} TO CURRENT_USER;
+DROP SCHEMA IF EXISTS {analysts} CASCADE;
+REVOKE {reader} FROM CURRENT_USER;
+
+-- create_analysts_schema --
+-- The caller goes on as the reader, with the analysts' schema on its path, and ends with close_analysts_schema.
+GRANT {reader} TO CURRENT_USER;
+CREATE SCHEMA {analysts} AUTHORIZATION {reader};
+SET LOCAL ROLE {reader};
+SET LOCAL search_path = {analysts};
+
+-- create_table_views --
+-- Row-level security does not cover statistics: the planner uses those of all tenants for conditions that cannot leak rows, and EXPLAIN shows
+-- its estimate. OFFSET 0 keeps conditions outside the subquery, and outside a security barrier the planner looks up no statistics. Without
+-- either of the two it would estimate with the values of other tenants.
+DO $$
+DECLARE
+    name text;
+BEGIN
+    FOR name IN
+        SELECT c.relname
+        FROM pg_class AS c
+        WHERE c.relnamespace = '{schema}'::regnamespace AND c.relname = ANY ('{tables}'::text[]) AND c.relkind IN ('r', 'p')
+    LOOP
+        EXECUTE format('CREATE VIEW %1$I WITH (security_barrier) AS SELECT * FROM {schema}.%1$I OFFSET 0', name);
+    END LOOP;
+END
+$$;
+
+-- close_analysts_schema --
+GRANT USAGE ON SCHEMA {analysts} TO {analysts};
+GRANT SELECT ON ALL TABLES IN SCHEMA {analysts} TO {analysts};
+RESET ROLE;
+SET LOCAL search_path = pg_catalog;
+REVOKE {reader} FROM CURRENT_USER;
 
 -- tenant_of_analyst --
 -- Whose rows an analyst may see. It runs as its owner, because an analyst may not read who the others are, nor ask for them.
@@ -99,21 +155,67 @@ BEGIN
 END
 $$;
 
+-- record_body --
+-- The same contract as in the other isolation (see the control plane's revision 0006).
+CREATE OR REPLACE FUNCTION control.record_body(
+    tenant_id integer, schema_name text, event_id text, type text, api_version text, livemode boolean,
+    account text, object_id text, occurred_at timestamptz, signed_at timestamptz, received_at timestamptz,
+    disposition text, body bytea
+) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    count integer;
+BEGIN
+    IF disposition NOT IN ('process', 'ignored', 'needs_fetch') THEN
+        RAISE check_violation USING MESSAGE = 'unknown disposition';
+    END IF;
+    INSERT INTO {schema}.events (
+        tenant_id, event_id, type, api_version, livemode, account, object_id, occurred_at, signed_at, received_at, last_received_at,
+        deliveries, disposition, payload, body
+    )
+    VALUES (
+        record_body.tenant_id, record_body.event_id, record_body.type, record_body.api_version, record_body.livemode, record_body.account,
+        record_body.object_id, record_body.occurred_at, record_body.signed_at, record_body.received_at, record_body.received_at,
+        1, record_body.disposition, 'null', record_body.body
+    )
+    ON CONFLICT ON CONSTRAINT events_pkey DO NOTHING;
+    GET DIAGNOSTICS count = ROW_COUNT;
+    IF count = 0 THEN
+        UPDATE {schema}.events AS e
+        SET deliveries = e.deliveries + 1, last_received_at = greatest(e.last_received_at, record_body.received_at)
+        WHERE e.tenant_id = record_body.tenant_id AND e.event_id = record_body.event_id;
+    ELSIF record_body.disposition = 'process' THEN
+        INSERT INTO control.pending_events (tenant_id, event_id, received_at)
+        VALUES (record_body.tenant_id, record_body.event_id, record_body.received_at);
+    END IF;
+    RETURN count = 1;
+END
+$$;
+
+-- recording_functions --
+-- Those of the control plane's revision that run as the recorder; the names of their statements here are the same.
+SELECT ARRAY(
+    SELECT p.proname::text FROM pg_proc AS p
+    WHERE p.pronamespace = 'control'::regnamespace AND p.proname IN ('record_events', 'record_body')
+    ORDER BY p.proname
+);
+
 -- give_to_recorder --
 -- Who gives a function away must be able to become its new owner, who must be able to create in its schema. Neither may last: the service's role
 -- would inherit what the recorder sees. What the old owner may do with it goes to the new one, who gives it back.
 GRANT {recorder} TO CURRENT_USER;
 GRANT CREATE ON SCHEMA control TO {recorder};
-ALTER FUNCTION control.record_events OWNER TO {recorder};
+ALTER FUNCTION control.{function} OWNER TO {recorder};
 REVOKE CREATE ON SCHEMA control FROM {recorder};
 SET LOCAL ROLE {recorder};
-REVOKE EXECUTE ON FUNCTION control.record_events FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION control.record_events TO SESSION_USER;
+REVOKE EXECUTE ON FUNCTION control.{function} FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION control.{function} TO SESSION_USER;
 RESET ROLE;
 REVOKE {recorder} FROM CURRENT_USER;
 
 -- take_from_recorder --
 -- So that a revision of the control plane may replace it.
 GRANT {recorder} TO CURRENT_USER;
-ALTER FUNCTION control.record_events OWNER TO CURRENT_USER;
+ALTER FUNCTION control.{function} OWNER TO CURRENT_USER;
 REVOKE {recorder} FROM CURRENT_USER;

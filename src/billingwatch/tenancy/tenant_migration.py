@@ -14,9 +14,9 @@ from billingwatch.postgres.connections import ControlConnection
 from billingwatch.postgres.revisions import Step, outdated, way_back, way_up
 from billingwatch.postgres.statements import load_statements
 from billingwatch.tenancy.analysts import regrant
+from billingwatch.tenancy.changes import announce_change
 from billingwatch.tenancy.isolation import checked_schema_name
 from billingwatch.tenancy.patience import BRIEF_LOCKS
-from billingwatch.tenancy.registry import announce_change
 from billingwatch.tenancy.tenants import TenantId
 
 sql = load_statements(__file__, "tenant_migration.sql")

@@ -16,7 +16,8 @@ from asyncpg.pool import PoolConnectionProxy
 
 from billingwatch.app import create_app
 from billingwatch.errors import Overloaded
-from billingwatch.ingest.recorder import Delivery, LaneRecorder, Recorded, Records
+from billingwatch.ingest.record import Delivery
+from billingwatch.ingest.recorder import LaneRecorder, Recorded, Records
 from billingwatch.logs import configure_logs
 from billingwatch.postgres.connections import UNAVAILABLE
 from billingwatch.postgres.database import open_database
@@ -76,7 +77,7 @@ async def _record(connection: PoolConnectionProxy, delivery: Delivery) -> bool:
             envelope.livemode,
             envelope.account,
             envelope.object_id,
-            envelope.occurred_at,
+            envelope.occurred_at or delivery.received_at,
             delivery.signed_at,
             delivery.received_at,
             delivery.disposition,

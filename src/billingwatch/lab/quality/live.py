@@ -11,7 +11,7 @@ import msgspec
 
 from billingwatch.detection.store import Anomaly, AnomalyFilter, list_anomalies
 from billingwatch.ingest.envelope import read_envelope
-from billingwatch.ingest.recorder import Delivery, record_events
+from billingwatch.ingest.record import Delivery, record_events
 from billingwatch.judgement import JUDGED_WITHIN
 from billingwatch.simulate.deliveries import Delivery as Arrival
 from billingwatch.simulate.seasons import DAY, HOUR

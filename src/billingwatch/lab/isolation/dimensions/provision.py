@@ -14,8 +14,8 @@ from billingwatch.lab.isolation.world import Task
 from billingwatch.lab.latency import summarize
 from billingwatch.postgres.connections import ControlConnection
 from billingwatch.postgres.statements import load_statements
+from billingwatch.tenancy.changes import announce_change
 from billingwatch.tenancy.provision import provision
-from billingwatch.tenancy.registry import announce_change
 from billingwatch.tenancy.remove import remove_tenant
 from billingwatch.tenancy.sealing import open_seal
 from billingwatch.tenancy.tenants import new_api_key, new_webhook_token, token_hash
