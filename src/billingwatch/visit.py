@@ -112,6 +112,7 @@ async def _visit(lane: Lane, tenant: Tenant, *, as_of: datetime, limit: int, jud
     async with lane.scope(tenant) as connection:
         judge = await judge_of(connection, tenant, as_of=as_of, guarded=guarded)
         claim = await _claim(connection, tenant, limit)
+        await judge.expect(claim.rows)
         try:
             changes = await project(connection, claim.rows) if claim.rows else []
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
@@ -122,6 +123,7 @@ async def _visit(lane: Lane, tenant: Tenant, *, as_of: datetime, limit: int, jud
             await judge.postponed(now=judge_now, complete=not claim.more)
             # What still waits may belong before the instants to be judged.
             await judge.time(now=judge_now, complete=not claim.more, events=bool(claim.events))
+            await judge.history(now=judge_now, complete=not claim.more)
             # Last: after downtime an anomaly that goes on has only now been seen again.
             await judge.settle()
         except UNAVAILABLE:

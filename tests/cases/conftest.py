@@ -16,7 +16,7 @@ from sqlalchemy import select
 
 from billingwatch.clock import utc_now
 from billingwatch.postgres.tenant_plane import metadata
-from billingwatch.replay import Replay
+from billingwatch.replay import Replay, Replayed
 from billingwatch.tenancy.scope import tenant_scope
 from billingwatch.tenancy.tenants import Tenant
 from billingwatch.visit import list_dead_letters, visit
@@ -122,3 +122,22 @@ def outcome(delivered, replayed):
         return by_replay
 
     return outcome
+
+
+@pytest.fixture
+def tenant_of(provision_tenant):
+    async def tenant_of(name: str) -> Tenant:
+        return (await provision_tenant(name))[0]
+
+    return tenant_of
+
+
+@pytest.fixture
+def replay_of(database, tenant_of):
+    """Replay events, and return what the replay reports."""
+
+    async def replay_of(events: Sequence[bytes], *, tenant: Tenant | None = None, statement_timeout: int = 30) -> Replayed:
+        found = tenant or await tenant_of("acme")
+        return await Replay(database, found, utc_now, statement_timeout=statement_timeout).run(events)
+
+    return replay_of

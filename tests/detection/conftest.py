@@ -8,6 +8,7 @@ import re
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Protocol
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -57,7 +58,7 @@ def shared_tenants(server: Server, templates: Callable[[Isolation], str]) -> Ite
 
     async def drop(dsn: str) -> None:
         admin = await asyncpg.connect(server.dsn)
-        await admin.execute(f"DROP DATABASE {dsn.rpartition('/')[2]} WITH (FORCE)")
+        await admin.execute(f"DROP DATABASE {urlsplit(dsn).path[1:]} WITH (FORCE)")
         await admin.close()
 
     def tenant_of(kind: Isolation) -> tuple[str, Tenant]:

@@ -41,7 +41,7 @@ def replay(tenant: str, file: BinaryIO, *, as_json: bool) -> None:
                 rate = f"{state.read / (time.monotonic() - began):,.0f} events/s"
                 progress.update(task, completed=min(state.read, len(events)), rate=rate)
 
-            return await Replay(session.dsn, found, utc_now).run(events, show)
+            return await Replay(session.dsn, found, utc_now, statement_timeout=session.settings.statement_timeout).run(events, show)
 
     done = run_session(work)
     seconds = time.monotonic() - began
@@ -54,5 +54,9 @@ def replay(tenant: str, file: BinaryIO, *, as_json: bool) -> None:
         )
         for refused in done.refused[:REFUSED_SHOWN]:
             talk.print(f"entry {refused.number}: {refused.reason}", markup=False)
+    for detector, since in sorted(done.behind.items()):
+        talk.print(
+            f"{detector} is behind: it has evaluated nothing after {since:%Y-%m-%d %H:%M} UTC; a running service continues", markup=False
+        )
     if done.refused:
         sys.exit(1)

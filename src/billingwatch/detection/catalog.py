@@ -44,6 +44,8 @@ class DetectorRow(msgspec.Struct, frozen=True, kw_only=True):
     state: State
     learning_until: datetime | None
     """When it will have seen enough history; null once it has, and while there is no history at all."""
+    behind_since: datetime | None
+    """Event time from which on it has yet to evaluate what is stored; null when it is up to date or off."""
     thresholds: list[ThresholdRow]
 
 
@@ -54,8 +56,10 @@ def find_detector(name: str) -> Detector[Any]:
     return DETECTORS[name]
 
 
-def describe(detector: Detector[Any], tuning: Tuning, *, beginning: datetime | None, as_of: datetime) -> DetectorRow:
-    """Show a detector to people; `beginning` is when the tenant's history begins."""
+def describe(
+    detector: Detector[Any], tuning: Tuning, *, beginning: datetime | None, behind: Mapping[str, datetime], as_of: datetime
+) -> DetectorRow:
+    """Show a detector to people; `beginning` is when the tenant's history begins, `behind` what detectors have yet to evaluate."""
     thresholds = tuning.of(detector)
     warm_up = detector.warm_up(thresholds)
     learned_at = None if beginning is None else shift(beginning, warm_up)
@@ -67,6 +71,7 @@ def describe(detector: Detector[Any], tuning: Tuning, *, beginning: datetime | N
         driven_by="events" if detector.every is None else "time",
         state="off" if detector.name in tuning.off else "learning" if learning else "active",
         learning_until=learned_at if learning else None,
+        behind_since=None if detector.name in tuning.off else behind.get(detector.name),
         thresholds=[
             ThresholdRow(
                 key=key,

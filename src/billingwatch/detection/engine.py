@@ -25,6 +25,7 @@ from billingwatch.detection.registry import DETECTORS
 from billingwatch.detection.revision import Found, Revision, fingerprint_of, overlap, revise
 from billingwatch.detection.store import (
     Anomaly,
+    delete_anomalies,
     lock_anomalies,
     next_settlement,
     put_anomalies,
@@ -96,6 +97,30 @@ async def judge_time(
             span = instants(Span(since=since + AN_INSTANT, until=until), detector.every)
             looks += [] if span is None else [(detector, span)]
     return await _judge(tenant, looks, as_of=as_of, tuning=tuning, replayed=replayed, guarded=guarded)
+
+
+async def judge_slice(
+    tenant: TenantConnection,
+    *,
+    since: datetime,
+    until: datetime,
+    judged_until: datetime | None,
+    as_of: datetime,
+    tuning: Tuning = UNTUNED,
+    replayed: bool = False,
+    postponed: Collection[str] = (),
+) -> DetectionOutcome:
+    """Let every detector evaluate a range again, because rows that they compare with arrived late; each is guarded."""
+    looks: list[tuple[Detector[Any], Span]] = []
+    for detector in DETECTORS.values():
+        if detector.name in tuning.off or detector.name in postponed:
+            continue
+        span: Span | None = Span(since=since, until=until)
+        if detector.every is not None:
+            end = since if judged_until is None else min(until, judged_until)
+            span = None if end <= since else instants(Span(since=since, until=end), detector.every)
+        looks += [] if span is None else [(detector, span)]
+    return await _judge(tenant, looks, as_of=as_of, tuning=tuning, replayed=replayed, guarded=True)
 
 
 async def rejudge(
@@ -177,9 +202,18 @@ async def _judge_together(
             found, revised = await _search(tenant, part, tuning.of(search.detector), as_of, replayed=replayed)
             ahead += (each.ends_at for each in found if each.ends_at is not None and each.ends_at > as_of)
             if revised:
-                await put_anomalies(tenant, [revision.after for revision in revised])
+                await _write(tenant, revised)
                 revisions += revised
     return _outcome(_last(revisions), min(ahead, default=None), tuning)
+
+
+async def _write(tenant: TenantConnection, revisions: Sequence[Revision]) -> None:
+    """Write revisions. What nobody was alerted to and never was leaves no row, so that the rows do not depend on the order of events."""
+    gone = {revision.after.anomaly_id for revision in revisions if revision.after.retracted and revision.after.historical}
+    if gone:
+        await delete_anomalies(tenant, sorted(gone))
+    if kept := [revision.after for revision in revisions if revision.after.anomaly_id not in gone]:
+        await put_anomalies(tenant, kept)
 
 
 async def _parts(tenant: TenantConnection, search: Search, tuning: Tuning, as_of: datetime) -> AsyncIterator[Search]:
