@@ -32,7 +32,7 @@ CONTENT: Mapping[str, tuple[str, ...]] = {
 STATE_COLUMNS = frozenset({"facts"})
 # Computed from several rows, so that no event writes them.
 DERIVED: Mapping[str, frozenset[str]] = {"charges": frozenset({"refunds_failed"}), "refunds": frozenset({"released"})}
-INVOICE_COLUMNS = frozenset({"invoice_payment"})  # no column: an invoice names the charge's payment
+INVOICE_COLUMNS = frozenset({"invoice_id"})  # of a charge whose payment an invoice names; the column itself stays as it was read
 SETTLING = frozenset({"captured", "amount_refunded", "amount_released"})  # decide which refunds returned money
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -15,6 +16,8 @@ from billingwatch.detection.registry import DETECTORS
 from billingwatch.detection.tuning import Tuning, thresholds_of
 from billingwatch.errors import DetectorNotFound, ThresholdsInvalid
 from billingwatch.tenancy.tenants import DetectorSetting
+
+UP_TO_DATE: Mapping[str, datetime] = MappingProxyType({})
 
 State: TypeAlias = Literal["learning", "active", "off"]
 Driver: TypeAlias = Literal["events", "time"]
@@ -57,7 +60,7 @@ def find_detector(name: str) -> Detector[Any]:
 
 
 def describe(
-    detector: Detector[Any], tuning: Tuning, *, beginning: datetime | None, behind: Mapping[str, datetime], as_of: datetime
+    detector: Detector[Any], tuning: Tuning, *, beginning: datetime | None, as_of: datetime, behind: Mapping[str, datetime] = UP_TO_DATE
 ) -> DetectorRow:
     """Show a detector to people; `beginning` is when the tenant's history begins, `behind` what detectors have yet to evaluate."""
     thresholds = tuning.of(detector)

@@ -202,14 +202,15 @@ async def _judge_together(
             found, revised = await _search(tenant, part, tuning.of(search.detector), as_of, replayed=replayed)
             ahead += (each.ends_at for each in found if each.ends_at is not None and each.ends_at > as_of)
             if revised:
-                await _write(tenant, revised)
+                await _write(tenant, revised, replayed=replayed)
                 revisions += revised
     return _outcome(_last(revisions), min(ahead, default=None), tuning)
 
 
-async def _write(tenant: TenantConnection, revisions: Sequence[Revision]) -> None:
-    """Write revisions. What nobody was alerted to and never was leaves no row, so that the rows do not depend on the order of events."""
-    gone = {revision.after.anomaly_id for revision in revisions if revision.after.retracted and revision.after.historical}
+async def _write(tenant: TenantConnection, revisions: Sequence[Revision], *, replayed: bool) -> None:
+    """Write revisions. What a replay finds and then explains leaves no row: nobody was alerted, and rows must not depend on the order."""
+    retracted = {revision.after.anomaly_id for revision in revisions if revision.after.retracted and revision.after.historical}
+    gone = retracted if replayed else set()
     if gone:
         await delete_anomalies(tenant, sorted(gone))
     if kept := [revision.after for revision in revisions if revision.after.anomaly_id not in gone]:

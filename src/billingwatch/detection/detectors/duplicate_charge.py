@@ -106,7 +106,6 @@ DETECTOR = Detector(
                     "destination",
                     "from_invoice",
                     "invoice_id",
-                    "invoice_payment",
                 }
             ),
             reach=_window,
