@@ -149,5 +149,7 @@ def _order_reference(charge: Fields) -> str | None:
             return str(value)
         if isinstance(value, str) and value:
             return text(metadata, key)
+    if (order := reference(charge, "order")) is not None:  # of the Orders API, 2015 to 2022
+        return order
     group = text(charge, "transfer_group")
     return None if group is None or group.startswith(OWN_TRANSFER_GROUPS) else group

@@ -56,7 +56,10 @@ def read_invoice_payment(event: Event, payment: Fields) -> list[Row]:
 
 def _row(event: Event, invoice: Fields, *, status: str, payment_ids: set[str], stage: Stage) -> Invoice:
     transitions = section(invoice, "status_transitions")
-    attempts, paid = whole(invoice, "attempt_count", INTEGER_MAX), whole(invoice, "amount_paid")
+    attempts, due = whole(invoice, "attempt_count", INTEGER_MAX), whole(invoice, "amount_due")
+    paid, remaining = whole(invoice, "amount_paid"), whole(invoice, "amount_remaining")
+    if paid is None and remaining is None and due is not None:  # until 2018 `paid` was all there was
+        paid, remaining = (due, 0) if status == "paid" else (0, due)
     progress = min(attempts or 0, ATTEMPTS_MAX) * (PAID_MAX + 1) + min(max(paid or 0, 0), PAID_MAX)
     return Invoice(
         invoice_id=identity(invoice),
@@ -69,9 +72,9 @@ def _row(event: Event, invoice: Fields, *, status: str, payment_ids: set[str], s
         currency=currency(invoice),
         total=whole(invoice, "total"),
         subtotal=whole(invoice, "subtotal"),
-        amount_due=whole(invoice, "amount_due"),
+        amount_due=due,
         amount_paid=paid,
-        amount_remaining=whole(invoice, "amount_remaining"),
+        amount_remaining=remaining,
         starting_balance=whole(invoice, "starting_balance"),
         ending_balance=whole(invoice, "ending_balance"),
         attempt_count=attempts,
@@ -137,12 +140,14 @@ def _subscription(invoice: Fields) -> str | None:
     found = reference(invoice, "subscription") or reference(details, "subscription")
     if found is None and (text(invoice, "billing_reason") or "").startswith("subscription"):
         # Old endpoints get null for invoices of the new kind; their lines still tell.
-        return next((on_line for line in entries(invoice, "lines") if (on_line := _line_subscription(line))), None)
+        return next((on_line for line in _listed_lines(invoice) if (on_line := _line_subscription(line))), None)
     return found
 
 
 def _line_subscription(line: Fields) -> str | None:
-    return reference(line, "subscription") or reference(section(section(line, "parent"), "subscription_item_details"), "subscription")
+    named = reference(line, "subscription") or reference(section(section(line, "parent"), "subscription_item_details"), "subscription")
+    # The line of a subscription had its id at first.
+    return named or (reference(line, "id") if text(line, "type") == "subscription" and str(line.get("id")).startswith("sub_") else None)
 
 
 def _payment_ids(invoice: Fields) -> Iterator[str]:
@@ -162,7 +167,16 @@ def _lines(invoice: Fields) -> list[Json] | None:
     if invoice.get("lines") is None:
         return None
     listed_all = not flag(section(invoice, "lines"), "has_more")
-    return [{**_line(line), "listed_all": listed_all} for line in entries(invoice, "lines")]
+    return [{**_line(line), "listed_all": listed_all} for line in _listed_lines(invoice)]
+
+
+def _listed_lines(invoice: Fields) -> Iterator[Fields]:
+    """Read the lines: one list, or until 2012 a list for each kind."""
+    yield from entries(invoice, "lines")
+    of_kinds = section(invoice, "lines")
+    for kind in ("subscriptions", "invoiceitems", "prorations"):
+        for line in entries(of_kinds, kind):
+            yield {"proration": kind == "prorations", **line}
 
 
 def _line(line: Fields) -> Json:

@@ -188,7 +188,7 @@ def _unit_amount_exactly(price: Fields) -> Fraction | None:
 
 
 def _packages(price: Fields, quantity: int) -> int:
-    transform = section(price, "transform_quantity")
+    transform = section(price, "transform_quantity") or section(price, "transform_usage")  # the latter of a plan
     size = whole(transform, "divide_by")
     if not size or size < 0:
         return quantity
