@@ -35,7 +35,7 @@ migration: install-dev ## write a revision from the table definitions: make migr
 	@test -n "$$PLANE" && test -n "$$M" || { echo 'error: the revision needs a plane and a message' >&2; echo 'hint: make migration PLANE=tenant M="note of a customer"' >&2; exit 2; }
 	@.venv/bin/python scripts/migration.py $(ARGS) -- "$$PLANE" "$$M"
 
-bench: install ## measure events per second (BENCH=pipeline: processing, too; BENCH=migrate: the fleet's migration)
+bench: install ## measure events per second (BENCH=pipeline: with processing; BENCH=migrate: migration; BENCH=faults: loss under faults)
 	@$(billingwatch) bench $(BENCH) $(ARGS)
 
 detection-report: install ## measure how often the detectors are right, on simulated accounts (ARGS="--quick", ARGS="--json")

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import asyncpg
 import hypothesis
@@ -309,7 +309,8 @@ class Road:
 
     def __init__(self, dsn: str) -> None:
         parts = urlsplit(dsn)
-        self._host, self._port = parts.hostname, parts.port
+        found = dict(parse_qsl(parts.query))
+        self._host, self._port = found.get("host") or parts.hostname, int(found.get("port") or parts.port or 5432)
         self._open: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
         self._parts = parts
@@ -319,7 +320,8 @@ class Road:
 
     @property
     def dsn(self) -> str:
-        return self._parts._replace(netloc=self._parts.netloc.replace(f":{self._port}", f":{self._at}")).geturl()
+        who = self._parts.netloc.rpartition("@")[0]
+        return urlunsplit(self._parts._replace(netloc=f"{who}@127.0.0.1:{self._at}", query=""))
 
     async def mend(self) -> None:
         self._server = await asyncio.start_server(self._travel, "127.0.0.1", self._at)
@@ -341,7 +343,11 @@ class Road:
         self._moving.set()
 
     async def _travel(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection(self._host, self._port)
+        there, back = await (
+            asyncio.open_unix_connection(f"{self._host}/.s.PGSQL.{self._port}")
+            if self._host.startswith("/")
+            else asyncio.open_connection(self._host, self._port)
+        )
         ends = {writer, back}
         self._open |= ends
 

@@ -295,7 +295,7 @@ async def test_texts_of_any_length_stop_no_visit(lane, tenant, record, count, no
 
 async def test_visit_ends_after_its_bytes_and_the_next_goes_on(lane, tenant, record, count, now, monkeypatch):
     monkeypatch.setattr(visit_module, "VISIT_BYTES", 100_000)
-    monkeypatch.setattr(visit_module, "READ_AT_ONCE", 3)
+    monkeypatch.setattr(visit_module, "READ_AT_ONCE", (3, 3))
     await record(*(charge_event(number, description="x" * 20_000) for number in range(10)))
 
     visits = [await visit(lane, tenant, as_of=now) for _ in range(3)]
@@ -310,23 +310,13 @@ async def test_visit_ends_after_its_bytes_and_the_next_goes_on(lane, tenant, rec
 
 async def test_one_event_larger_than_a_visits_bytes_is_processed(lane, tenant, record, count, now, monkeypatch):
     monkeypatch.setattr(visit_module, "VISIT_BYTES", 1)
-    monkeypatch.setattr(visit_module, "READ_AT_ONCE", 1)
+    monkeypatch.setattr(visit_module, "READ_AT_ONCE", (1, 1))
     await record(*(charge_event(number) for number in range(2)))
 
     visits = [await visit(lane, tenant, as_of=now) for _ in range(3)]
 
     assert [one.events for one in visits] == [1, 1, 0]
     assert await count("charges") == 2
-
-
-async def test_pending_event_without_its_event_is_dropped(lane, tenant, record, count, control, now):
-    await record(charge_event(1), charge_event(2))
-    await control.execute(f"DELETE FROM {tenant.schema_name}.events WHERE event_id = 'evt_1'")
-
-    visited = await visit(lane, tenant, as_of=now)
-
-    assert visited == Visited(events=1, dead=0, more=False)
-    assert (await count("charges"), await count("control.pending_events")) == (1, 0)
 
 
 async def test_memory_of_a_visit_does_not_grow_with_its_events(lane, tenant, record, now):
@@ -341,7 +331,7 @@ async def test_memory_of_a_visit_does_not_grow_with_its_events(lane, tenant, rec
     tracemalloc.stop()
 
     assert visited.more
-    assert peak < 2 * visit_module.VISIT_BYTES + visit_module.READ_AT_ONCE * 2**20
+    assert peak < 2 * visit_module.VISIT_BYTES + visit_module.READ_AT_ONCE[0] * 2**20
 
 
 async def test_dead_letters_are_tried_again_one_or_all(lane, tenant, record, count, control, now, monkeypatch):
@@ -471,7 +461,7 @@ async def test_time_is_not_judged_while_events_wait(lane, tenant, record, now, j
 
 async def test_time_is_not_evaluated_while_bytes_end_the_visit(lane, tenant, record, now, judged, monkeypatch):
     monkeypatch.setattr(visit_module, "VISIT_BYTES", 1)
-    monkeypatch.setattr(visit_module, "READ_AT_ONCE", 4)
+    monkeypatch.setattr(visit_module, "READ_AT_ONCE", (4, 4))
     await record(*(charge_event(number) for number in range(5)))
 
     await visit(lane, tenant, as_of=now, judge_now=True)

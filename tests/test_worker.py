@@ -14,6 +14,7 @@ from billingwatch import worker as worker_module
 from billingwatch.errors import SchemaOutdated
 from billingwatch.ingest.record import record_events
 from billingwatch.tenancy.lanes import Lane, make_lanes
+from billingwatch.tenancy.lifecycle import pause_tenant, resume_tenant
 from billingwatch.tenancy.registry import Registry
 from billingwatch.tenancy.scope import tenant_scope
 from billingwatch.tenancy.tenants import Tenant
@@ -298,3 +299,51 @@ async def test_processing_refuses_a_control_plane_of_another_release(settings, d
     with pytest.raises(SchemaOutdated):
         async with processing(settings, database, lambda: now):
             pytest.fail("it runs")
+
+
+async def test_paused_tenant_is_not_visited_until_resumed(make_processor, provision_tenant, record, pending, customers, control, now):
+    paused, active = (await provision_tenant("paused"))[0], (await provision_tenant("active"))[0]
+    await pause_tenant(control, "paused", as_of=now)
+    processor = make_processor()
+    processor._registry.start()
+    await record(paused, "evt_1")
+    await record(active, "evt_2")
+    processor.call([paused.tenant_id, active.tenant_id])
+    await until(lambda: processed(customers, active, ["cus_2"]))
+    waiting = await pending()
+
+    await resume_tenant(control, "paused", as_of=now)
+    await until(lambda: none(pending))
+
+    assert waiting == 1
+    assert await customers(paused) == ["cus_1"]
+
+
+async def processed(customers, tenant: Tenant, wanted: list[str]) -> bool:
+    return await customers(tenant) == wanted
+
+
+async def test_running_processor_stops_when_its_tenant_is_paused(
+    make_processor, provision_tenant, record, pending, customers, control, now
+):
+    tenant, _ = await provision_tenant()
+    processor = make_processor()
+    processor._registry.start()
+    await record(tenant, "evt_1")
+    await until(lambda: none(pending))
+    await pause_tenant(control, tenant.name, as_of=now)
+    await until(lambda: is_paused(processor, tenant))
+
+    await record(tenant, "evt_2")
+    processor.call([tenant.tenant_id])
+    for other in ("other", "another"):
+        fresh, _ = await provision_tenant(other)
+        await record(fresh, f"evt_of_{other}")
+        await until(lambda fresh=fresh, other=other: processed(customers, fresh, [f"cus_of_{other}"]))
+
+    assert await pending() == 1
+    assert await customers(tenant) == ["cus_1"]
+
+
+async def is_paused(processor: Processor, tenant: Tenant) -> bool:
+    return (await processor._registry.by_tenant_id(tenant.tenant_id)).status == "paused"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 from litestar import Litestar, Router
 from litestar.di import Provide
@@ -22,36 +24,59 @@ from billingwatch.api.openapi import assets_router, openapi_config, query_parame
 from billingwatch.api.problems import EXCEPTION_HANDLERS
 from billingwatch.api.requests import BODY_LIMIT, ApiRequest
 from billingwatch.api.webhook import PATH, receive_delivery, webhook
+from billingwatch.ingest.rate_limit import Buckets, SharedBuckets
 from billingwatch.logs import configure_logs, protect_stderr
 from billingwatch.parent_process import end_with_parent
 from billingwatch.postgres.database import open_database
 from billingwatch.release import release
+from billingwatch.server.connections import STATE_KEY, Connections
+from billingwatch.server.limits import Limits, connections_within, raise_files_limit
 from billingwatch.service import Service
 from billingwatch.settings import Settings, load_settings
+from billingwatch.supervision import SupervisedTask
+
+RUN_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # environment: directory of all server processes of a run
 
 
 class App(Litestar):
     """Litestar with a short cut: routing and wrapping a delivery, which the webhook does without, cost a fifth of a delivery's time here."""
 
+    connections: Connections
+
     async def __call__(self, scope: Scope | LifeSpanScope, receive: Receive | LifeSpanReceive, send: Send | LifeSpanSend) -> None:
-        if scope["type"] != "lifespan" and scope["path"].startswith(f"{PATH}/"):
+        if scope["type"] == "lifespan":
+            # The server hands this state to each connection.
+            cast(dict[str, Any], scope).setdefault("state", {})[STATE_KEY] = self.connections
+        elif scope["path"].startswith(f"{PATH}/"):
             scope["litestar_app"] = self
             await receive_delivery(scope, cast(Receive, receive), cast(Send, send))
             return
         await super().__call__(as_get(scope), receive, send)
 
 
-def create_app(settings: Settings, dsn: str, *, processing: bool = True, make_service: Callable[..., Service] = Service) -> Litestar:
+def create_app(
+    settings: Settings,
+    dsn: str,
+    *,
+    processing: bool = True,
+    make_service: Callable[..., Service] = Service,
+    buckets: Buckets | None = None,
+    limits: Limits | None = None,
+) -> Litestar:
     """The application over a database that is there; its Service lives as long as the server."""
+    connections = Connections(limits or _limits(settings))
+    sweep = SupervisedTask("connections", connections.run)
 
     @asynccontextmanager
     async def serve(app: Litestar) -> AsyncIterator[None]:
-        service = make_service(settings, dsn, processing=processing)
+        service = make_service(settings, dsn, processing=processing, buckets=buckets)
         await service.start()
+        sweep.start()
         app.state.service = service
         try:
             yield
         finally:
+            await sweep.stop()
             await service.close()
 
     tenant_routes = Router(
@@ -76,7 +101,6 @@ def create_app(settings: Settings, dsn: str, *, processing: bool = True, make_se
         dependencies={"access": Provide(granted_access, sync_to_thread=False)},
         guards=[authenticate],
         request_class=ApiRequest,
-        request_max_body_size=BODY_LIMIT,
     )
     app = App(
         route_handlers=[webhook, live, ready, metrics, tenant_routes, assets_router()],
@@ -85,9 +109,16 @@ def create_app(settings: Settings, dsn: str, *, processing: bool = True, make_se
         openapi_config=openapi_config(release()),
         logging_config=None,
         before_send=[name_allowed_methods],
+        request_max_body_size=BODY_LIMIT,
     )
     app.state.query_parameters = query_parameters(app.openapi_schema.to_schema())
+    app.connections = connections
     return app
+
+
+def _limits(settings: Settings) -> Limits:
+    lanes = settings.ingest_lanes + settings.work_lanes + settings.read_lanes
+    return Limits(connections=connections_within(settings.connections_limit, raise_files_limit(), database_connections=2 * lanes))
 
 
 def create_app_of_worker() -> Litestar:
@@ -97,4 +128,6 @@ def create_app_of_worker() -> Litestar:
     settings = load_settings()
     configure_logs(log_format=settings.log_format, log_level=settings.log_level)
     protect_stderr()
-    return create_app(settings, open_database(settings).dsn, processing=False)
+    shared = os.environ.get(RUN_DIRECTORY)
+    buckets = SharedBuckets(Path(shared) / "rate_limits") if shared else None
+    return create_app(settings, open_database(settings).dsn, processing=False, buckets=buckets)

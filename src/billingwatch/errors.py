@@ -5,12 +5,14 @@ BillingWatchError
 ├── DatabaseUnavailable · PostgresUnusable · SchemaOutdated · MigrationRunning · ControlPlaneStays · TenantOutdated
 ├── IsolationMismatch · RowIsolationNotPermitted · RolesMissing
 ├── FleetSettingMismatch · FleetSettingInUse · NotReady
-├── TenantNotFound · TenantNameTaken · TenantNameInvalid · TenantSuspended
-├── SecretInvalid · SecretsFull · SecretNotFound · SecretKeyUnusable
+├── TenantNotFound · TenantNameTaken · TenantNameInvalid · TenantBeingRemoved · TenantPaused · RemovalUnfinished
+├── SecretInvalid · SecretsFull · SecretNotFound · SecretKeyUnusable · RotationRunning
 ├── EventNotFound · DeadLetterNotFound · AnomalyNotFound · AnomalyClosed · AnalystNotFound · AnalystsNotPermitted · AnalystRemains
 ├── DetectorNotFound · ThresholdsInvalid · MuteNotFound · MutesFull · BacktestFailed
-├── WebhookTokenUnknown · SignatureInvalid · EventMalformed · TenantUnconfigured · RateLimited · Overloaded
+├── WebhookTokenUnknown · SignatureInvalid · SignatureOutOfTime · SignaturesLimited · EventMalformed
+├── TenantUnconfigured · RateLimited · Overloaded · BodyTooLarge · BodiesFull
 ├── CallsExceeded · LanesBusy · QueryTooSlow
+├── ApiKeyReadOnly · ApiKeyNotFound · ApiKeyNameTaken · ApiKeyNameInvalid · ApiKeysFull
 ├── Unauthenticated
 └── InputInvalid
 """
@@ -132,8 +134,60 @@ class TenantNameInvalid(BillingWatchError):
     hint = "use 1 to 63 letters, digits, `-` and `_`, beginning with a letter or a digit"
 
 
-class TenantSuspended(BillingWatchError):
-    """the tenant is suspended"""
+class TenantBeingRemoved(BillingWatchError):
+    """the tenant of this URL is being removed"""
+
+
+class TenantPaused(BillingWatchError):
+    """tenant `{name}` is paused, so that none of its events may be processed"""
+
+    def __init__(self, *, name: str) -> None:
+        super().__init__(name=name, hint=f"run `billingwatch tenants resume {name}`")
+
+
+class RemovalUnfinished(BillingWatchError):
+    """the removal of tenant `{name}` has begun and cannot be undone"""
+
+    def __init__(self, *, name: str) -> None:
+        super().__init__(name=name, hint=f"finish it with `billingwatch tenants remove {name}`")
+
+
+class ApiKeyReadOnly(BillingWatchError):
+    """this API key is read-only; another comes from `billingwatch keys create TENANT --name NAME --scope write`"""
+
+
+class ApiKeyNotFound(BillingWatchError):
+    """tenant `{name}` has no API key `{key_id}`"""
+
+    def __init__(self, *, name: str, key_id: int) -> None:
+        super().__init__(name=name, key_id=key_id, hint=f"run `billingwatch keys list {name}`")
+
+
+class ApiKeyNameTaken(BillingWatchError):
+    """tenant `{name}` has an API key `{key_name}` already"""
+
+    def __init__(self, *, name: str, key_name: str, key_id: int) -> None:
+        hint = f"choose another --name, or run `billingwatch keys revoke {name} {key_id}` first"
+        super().__init__(name=name, key_name=key_name, hint=hint)
+
+
+class ApiKeyNameInvalid(BillingWatchError):
+    """`{key_name}` cannot be the name of an API key"""
+
+    hint = "use 1 to 63 letters, digits, spaces, `.`, `-` and `_`; `operator` and names that begin with `bw_` are taken"
+
+
+class ApiKeysFull(BillingWatchError):
+    """tenant `{name}` has {limit} API keys already"""
+
+    def __init__(self, *, name: str, limit: int) -> None:
+        super().__init__(name=name, limit=limit, hint=f"revoke one with `billingwatch keys revoke {name} KEY_ID`")
+
+
+class RotationRunning(BillingWatchError):
+    """another `billingwatch keys rotate-master` runs on this database"""
+
+    hint = "wait until it has ended, then run it again"
 
 
 class SecretInvalid(BillingWatchError):
@@ -160,6 +214,22 @@ class SecretKeyUnusable(BillingWatchError):
 
 class SignatureInvalid(BillingWatchError):
     """the Stripe-Signature header does not match the body, this endpoint or the time"""
+
+
+class SignatureOutOfTime(SignatureInvalid):
+    """the Stripe-Signature header was signed {seconds} s {direction} this server's clock; {tolerance} s are accepted"""
+
+
+class SignaturesLimited(BillingWatchError):
+    """this endpoint receives too many deliveries whose signature is invalid"""
+
+
+class BodyTooLarge(BillingWatchError):
+    """the body is larger than {limit} bytes"""
+
+
+class BodiesFull(BillingWatchError):
+    """too many large bodies are being received"""
 
 
 class EventMalformed(BillingWatchError):

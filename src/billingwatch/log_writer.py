@@ -27,9 +27,8 @@ class LogWriter(io.TextIOBase):
         self.notice: Callable[[int], str] = "{} log lines dropped\n".format
         self._descriptor = descriptor
         self._encoding = encoding
-        self._texts: queue.SimpleQueue[bytes | threading.Event | None] = (
-            queue.SimpleQueue()
-        )  # its put() may be interrupted by a signal handler that logs
+        # A queue whose put() may be interrupted by a signal handler that logs.
+        self._texts: queue.SimpleQueue[bytes | threading.Event | None] = queue.SimpleQueue()
         self._queued = 0  # bytes
         self._lock = threading.RLock()
         self._dropped = 0

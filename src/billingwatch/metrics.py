@@ -10,6 +10,9 @@ events = Counter("billingwatch_events", "Webhook deliveries by outcome", ["outco
 acknowledgement = Histogram(
     "billingwatch_acknowledgement_seconds", "From a webhook's arrival to its answer after the commit", buckets=_SECONDS
 )
+refused = Counter("billingwatch_refused_deliveries", "Refused deliveries of known tenants by reason", ["reason"])
+connections = Gauge("billingwatch_connections", "Open HTTP connections, as of the last second", multiprocess_mode="sum")
+connections_closed = Counter("billingwatch_connections_closed", "HTTP connections that the service closed by reason", ["reason"])
 batch_events = Histogram("billingwatch_batch_events", "Events that one commit recorded", buckets=(1, 2, 4, 8, 16, 32, 64, 128))
 processed = Counter("billingwatch_processed_events", "Events that visits handled, by outcome", ["outcome"])
 visit = Histogram("billingwatch_visit_seconds", "One visit: claim, project, detect, commit", buckets=_SECONDS)
@@ -19,6 +22,7 @@ event_to_verdict = Histogram("billingwatch_event_to_verdict_seconds", "From an e
 anomalies = Counter("billingwatch_anomalies", "Anomalies by what became of them", ["detector", "change"])
 backlog = Gauge("billingwatch_backlog_events", "Recorded events that wait for a visit", multiprocess_mode="mostrecent")
 backlog_age = Gauge("billingwatch_backlog_age_seconds", "Age of the oldest of them", multiprocess_mode="mostrecent")
+paused_events = Gauge("billingwatch_paused_events", "Recorded events of paused tenants", multiprocess_mode="mostrecent")
 dead_letters = Gauge("billingwatch_dead_letters", "Events that could not be projected", multiprocess_mode="mostrecent")
 tenants_not_at_head = Gauge(
     "billingwatch_tenants_not_at_head",

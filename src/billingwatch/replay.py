@@ -8,7 +8,7 @@ from datetime import datetime
 
 import msgspec
 
-from billingwatch.errors import EventMalformed, InputInvalid
+from billingwatch.errors import EventMalformed, InputInvalid, RemovalUnfinished, TenantPaused
 from billingwatch.ingest.envelope import read_envelope
 from billingwatch.ingest.record import Delivery, record_all, signed_text
 from billingwatch.judgement import behind_of
@@ -111,7 +111,14 @@ class Replay:
         self._visiting = Lane(dsn, "replay visit", statement_timeout=statement_timeout)
 
     async def run(self, events: Iterable[bytes], on_progress: Callable[[Replayed], None] = lambda _: None) -> Replayed:
-        """Record and process every event, in the order given. DatabaseUnavailable leaves a state from which it can be run again."""
+        """Record and process every event, in the order given. After an error it can be run again.
+
+        Raises DatabaseUnavailable, RemovalUnfinished, and TenantPaused, also when the tenant is paused during the replay.
+        """
+        if self._tenant.status == "removing":
+            raise RemovalUnfinished(name=self._tenant.name)
+        if self._tenant.status == "paused":
+            raise TenantPaused(name=self._tenant.name)
         batches: asyncio.Queue[int | None] = asyncio.Queue(maxsize=AHEAD)
         try:
             async with asyncio.TaskGroup() as group:
@@ -171,10 +178,16 @@ class Replay:
             self.progress.behind = await behind_of(connection, self._tenant.tenant_id, as_of=self._clock())
 
     async def _visit(self, *, judge_now: bool = False) -> Visited:
+        await self._check_state()
         done = await visit(self._visiting, self._tenant, as_of=self._clock(), limit=BATCH, judge_now=judge_now)
         self.progress.processed += done.events
         self.progress.dead += done.dead
         return done
+
+    async def _check_state(self) -> None:
+        async with control_plane(self._visiting) as connection:
+            if await connection.fetchval(sql["is_paused"], self._tenant.tenant_id):
+                raise TenantPaused(name=self._tenant.name)
 
     async def _pending(self) -> bool:
         async with control_plane(self._visiting) as connection:

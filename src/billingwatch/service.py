@@ -12,7 +12,8 @@ import structlog
 from billingwatch import metrics
 from billingwatch.clock import utc_now
 from billingwatch.errors import DatabaseUnavailable
-from billingwatch.ingest.rate_limit import RateLimit
+from billingwatch.ingest.activity import Activity
+from billingwatch.ingest.rate_limit import Buckets, RateLimit
 from billingwatch.ingest.receive import Receiver
 from billingwatch.ingest.recorder import Recorder, Records
 from billingwatch.logs import count_dropped_lines
@@ -22,6 +23,7 @@ from billingwatch.settings import Settings
 from billingwatch.tenancy.analyst_guard import make_guard
 from billingwatch.tenancy.budget import Budget
 from billingwatch.tenancy.fleet_settings import check_fleet_settings
+from billingwatch.tenancy.key_use import KeyUse
 from billingwatch.tenancy.lanes import Lane, answer_within, control_plane, make_lanes
 from billingwatch.tenancy.migrate import ensure_control_plane, fleet_state, tell_fleet_state
 from billingwatch.tenancy.registry import Registry
@@ -34,7 +36,7 @@ log = structlog.get_logger()
 GAUGE_SECONDS = 3.0  # that /metrics waits for the database
 sql = load_statements(__file__, "service.sql")
 
-BACKTEST_LANES = 2  # per process; a tenant runs one backtest at a time, so that one tenant leaves a lane to the others
+BACKTEST_LANES = 2  # per process; a tenant runs one backtest at a time, so one tenant leaves a lane to others
 BACKTEST_WAIT = 60.0  # seconds that a backtest waits for a lane
 BACKTEST_QUEUE = 4  # backtests of one tenant that may wait
 
@@ -42,22 +44,33 @@ BACKTEST_QUEUE = 4  # backtests of one tenant that may wait
 class Service:
     """Receives events, serves reads and, unless told otherwise, processes. Make it inside the event loop that runs it."""
 
-    def __init__(self, settings: Settings, dsn: str, *, processing: bool = True, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        dsn: str,
+        *,
+        processing: bool = True,
+        clock: Callable[[], datetime] = utc_now,
+        buckets: Buckets | None = None,
+    ) -> None:
         self.settings = settings
         self.dsn = dsn
         self.clock = clock
         self.control = Lane(dsn, "control", statement_timeout=settings.statement_timeout)
         self._seal = open_seal(settings)
         self.registry = Registry(self.control, self._seal, dsn)
+        self.key_use = KeyUse(self.control, clock)
         self.reads = make_lanes(settings, dsn, "read", settings.read_lanes)
         self.backtests = make_lanes(settings, dsn, "backtest", BACKTEST_LANES)
-        self.read_turns = Turns(self.reads)
-        self.backtest_turns = Turns(self.backtests, wait_limit=BACKTEST_WAIT, queue_limit=BACKTEST_QUEUE)
         self.api_budget = Budget(share=settings.api_share / 100)
+        self.read_turns = Turns(self.reads, rest=self.api_budget.delay)
+        self.backtest_turns = Turns(self.backtests, wait_limit=BACKTEST_WAIT, queue_limit=BACKTEST_QUEUE)
         work = make_lanes(settings, dsn, "work", settings.work_lanes)
         self.processor = Processor(self.control, work, self.registry, clock) if processing else None
         self.guard = make_guard(settings, dsn) if processing else None
         self._ingest = make_lanes(settings, dsn, "ingest", settings.ingest_lanes)
+        self.activity = Activity(self.control, clock)
+        self._buckets = buckets  # shared with other server processes, or None
         self.recorder: Records
         self.receiver: Receiver
         self.readiness: Readiness
@@ -76,10 +89,12 @@ class Service:
             await self.control.close()
             raise
         self.registry.start()
+        self.key_use.start()
         on_recorded = self.processor.call if self.processor else _nobody
         self.recorder = await self.open_recorder(on_recorded)
-        rate_limit = RateLimit(per_second=self.settings.rate_limit, burst_seconds=self.settings.rate_burst_seconds)
-        self.receiver = Receiver(self.registry, rate_limit, self.recorder, self.clock)
+        rate_limit = RateLimit(per_second=self.settings.rate_limit, burst_seconds=self.settings.rate_burst_seconds, buckets=self._buckets)
+        self.receiver = Receiver(self.registry, rate_limit, self.recorder, self.clock, self.activity)
+        self.activity.start()
         if self.processor:
             self.processor.start()
         if self.guard:
@@ -98,6 +113,8 @@ class Service:
             await self.guard.close()
         if self.processor:
             await self.processor.close()
+        await self.key_use.close()
+        await self.activity.close()
         await self.registry.close()
         await asyncio.gather(self.reads.close(), self.backtests.close(), self.control.close())
 
@@ -129,6 +146,7 @@ class Service:
             return
         metrics.backlog.set(row["events"])
         metrics.backlog_age.set(row["age"])
+        metrics.paused_events.set(row["paused"])
         metrics.dead_letters.set(row["dead_letters"])
         for name in state.__struct_fields__:
             metrics.tenants_not_at_head.labels(name).set(getattr(state, name))

@@ -39,6 +39,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     )
     rate_limit: Annotated[int, Meta(ge=1, description="Events per second that a tenant may send, sustained")] = 100
     rate_burst_seconds: Annotated[int, Meta(ge=1, le=3600, description="Span over which a burst may use up the sustained rate")] = 10
+    connections_limit: Annotated[
+        int, Meta(ge=16, le=100_000, description="HTTP connections of one server process; the oldest without a request makes room")
+    ] = 4096
     ingest_lanes: Annotated[int, Meta(ge=1, le=64, description="Connections that record events, per process")] = 2
     work_lanes: Annotated[int, Meta(ge=1, le=64, description="Lanes of the processor in the whole fleet; the same for every process")] = 2
     read_lanes: Annotated[int, Meta(ge=1, le=64, description="Connections that serve the API's tenant queries, per process")] = 4

@@ -28,8 +28,9 @@ from billingwatch.tenancy.tenants import Tenant
 log = structlog.get_logger()
 sql = load_statements(__file__, "visit.sql")
 
-READ_AT_ONCE = 16  # events fetched and read before acknowledgements that wait for this process get their turn
-VISIT_BYTES = 16 * 1024 * 1024  # of payloads per transaction, and at most READ_AT_ONCE - 1 more events; bounds memory
+READ_AT_ONCE = (16, 64)  # events in memory together: at first, and after slices that were small
+SMALL_BYTES = 1024 * 1024  # of payloads; after a smaller slice the next has twice as many events
+VISIT_BYTES = 16 * 1024 * 1024  # of payloads per transaction; the slice that exceeds it is the last
 VISIT_LIMIT = 500  # events per transaction; bounds how long a lane is held
 ERROR_LENGTH = 1000  # characters of a dead letter's error
 ERRORS_LOGGED = 20  # dead letters of one visit that get a log line each
@@ -140,22 +141,27 @@ async def _visit(lane: Lane, tenant: Tenant, *, as_of: datetime, limit: int, jud
 
 
 async def _claim(connection: TenantConnection, tenant: Tenant, limit: int) -> Claim:
-    """Take the tenant's oldest pending events from the queue, and read each payload while its slice is in memory."""
+    """Take the tenant's oldest pending events from the queue, in slices, so that few payloads are in memory together."""
     claim = Claim()
-    positions: list[int] = []
-    size = 0
-    cursor = await connection.cursor(sql["oldest_pending"], tenant.tenant_id, limit)
-    while size < VISIT_BYTES and (records := await cursor.fetch(READ_AT_ONCE)):
-        positions += [record["position"] for record in records]
-        for record in records:
-            if record["payload"] is not None:
-                size += len(record["payload"])
-                _read(claim, tenant, record)
-        await asyncio.sleep(0)
-    if positions:
-        await connection.execute(sql["dequeue"], tenant.tenant_id, positions)
-    claim.more = size >= VISIT_BYTES or len(positions) == limit
+    total, at_once = 0, READ_AT_ONCE[0]
+    while not claim.more:
+        wanted = min(at_once, limit - len(claim.events))
+        count, size = await _claim_slice(connection, tenant, wanted, claim)
+        total += size
+        if count < wanted:
+            break
+        claim.more = total >= VISIT_BYTES or len(claim.events) == limit
+        at_once = min(2 * at_once, READ_AT_ONCE[1]) if size < SMALL_BYTES else READ_AT_ONCE[0]
+        await asyncio.sleep(0)  # answers to senders that wait for this process come first
     return claim
+
+
+async def _claim_slice(connection: TenantConnection, tenant: Tenant, limit: int, claim: Claim) -> tuple[int, int]:
+    """Add the next pending events to the claim; return how many, and the size of their payloads."""
+    records = await connection.fetch(sql["claim"], tenant.tenant_id, limit)
+    for record in records:
+        _read(claim, tenant, record)
+    return len(records), sum(len(record["payload"]) for record in records)
 
 
 def _read(claim: Claim, tenant: Tenant, record: asyncpg.Record) -> None:

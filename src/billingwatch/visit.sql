@@ -1,20 +1,17 @@
--- oldest_pending --
--- Fetched in slices until enough bytes are read, then deleted by `dequeue`: the size of a compressed json is not known without reading it.
--- The advisory lock keeps two visits of one tenant apart even while processes disagree about who owns a lane; a visit that does not get
--- it reads nothing. An event that is gone has no payload.
-SELECT p.position, p.event_id, p.received_at, e.signed_at IS NULL AS replayed, e.payload
-FROM (
-    SELECT q.position, q.event_id, q.received_at
-    FROM control.pending_events AS q
-    WHERE q.tenant_id = $1 AND (SELECT pg_try_advisory_xact_lock(1112099155, $1))
-    ORDER BY q.position
-    LIMIT $2
-) AS p
-LEFT JOIN events AS e ON e.event_id = p.event_id
-ORDER BY p.position;
-
--- dequeue --
-DELETE FROM control.pending_events WHERE tenant_id = $1 AND position = ANY ($2::bigint[]);
+-- claim --
+-- The tenant's oldest pending events, deleted with this transaction. The advisory lock keeps two visits of one tenant apart even while
+-- processes disagree about who owns a lane; a visit that does not get it claims nothing.
+WITH claimed AS (
+    DELETE FROM control.pending_events AS p
+    WHERE p.tenant_id = $1
+      AND p.position IN (SELECT q.position FROM control.pending_events AS q WHERE q.tenant_id = $1 ORDER BY q.position LIMIT $2)
+      AND (SELECT pg_try_advisory_xact_lock(1112099155, $1))
+    RETURNING p.position, p.event_id, p.received_at
+)
+SELECT c.event_id, c.received_at, e.signed_at IS NULL AS replayed, e.payload
+FROM claimed AS c
+JOIN events AS e ON e.event_id = c.event_id
+ORDER BY c.position;
 
 -- bury --
 INSERT INTO control.dead_letters (tenant_id, event_id, error)
@@ -31,12 +28,17 @@ WITH RECURSIVE waiting AS (
     FROM waiting AS w
     WHERE w.tenant_id IS NOT NULL
 )
-SELECT w.tenant_id FROM waiting AS w WHERE w.tenant_id IS NOT NULL
-UNION ALL
-SELECT d.tenant_id FROM control.due_visits AS d WHERE d.due_at <= $1
-UNION ALL
--- Later than any visit is planned: the clock was set back.
-SELECT d.tenant_id FROM control.due_visits AS d WHERE d.due_at > $2;
+SELECT found.tenant_id
+FROM (
+    SELECT w.tenant_id FROM waiting AS w WHERE w.tenant_id IS NOT NULL
+    UNION ALL
+    SELECT d.tenant_id FROM control.due_visits AS d WHERE d.due_at <= $1
+    UNION ALL
+    -- Later than any visit is planned: the clock was set back.
+    SELECT d.tenant_id FROM control.due_visits AS d WHERE d.due_at > $2
+) AS found
+-- A tenant without a row was removed: a visit deletes what is left of it.
+WHERE NOT EXISTS (SELECT FROM control.tenants AS t WHERE t.tenant_id = found.tenant_id AND t.status <> 'active');
 
 -- forget_tenant --
 DELETE FROM control.pending_events WHERE tenant_id = $1;

@@ -128,6 +128,8 @@ class Processor:
             if tenant is None:
                 await self._forget(tenant_id)
                 return
+            if tenant.status != "active":
+                return  # Its events wait in Postgres; polls find them once it is resumed.
             done = await visit(lane.lane, tenant, as_of=self._clock())
         except DatabaseUnavailable as error:
             log.warning("worker.database_unavailable", lane=lane.number, error=str(error))

@@ -17,6 +17,7 @@ import stripe
 import uvicorn
 
 from billingwatch.app import create_app
+from billingwatch.server.config import server_config
 from billingwatch.settings import Settings
 from billingwatch.tenancy.provision import Provisioned
 from billingwatch.tenancy.tenants import Tenant
@@ -25,11 +26,11 @@ SECRET = "whsec_test_secret_of_the_first_tenant"
 
 
 @contextmanager
-def running(settings: Settings, *, processing: bool = True) -> Iterator[str]:
+def running(settings: Settings, *, processing: bool = True, **options: Any) -> Iterator[str]:
     """The application served from a thread, on a port that the system hands out."""
     listener = socket.create_server(("127.0.0.1", 0))
-    app = create_app(settings, settings.database_url or "", processing=processing)
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=5))
+    app = create_app(settings, settings.database_url or "", processing=processing, **options)
+    server = uvicorn.Server(server_config(app, timeout_graceful_shutdown=5))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     while not server.started:

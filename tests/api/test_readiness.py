@@ -194,3 +194,16 @@ async def test_concurrent_checks_share_one_query(service, control):
     await asyncio.gather(*checks)
 
     assert waiting <= 3  # the holder, this query and the processor's poll
+
+
+async def test_undecryptable_secret_gets_503_and_leaves_a_trace(settings, acme, control):
+    await control.execute("UPDATE control.signing_secrets SET ciphertext = $1", Seal([OTHER_KEY]).encrypt("whsec_other"))
+    await write_key_check(control, Seal([settings.secret_key]))
+    async with client_of(settings) as client:
+        with capture_logs() as logs:
+            answer = await post(client, acme[1].webhook_token, event("evt_1"))
+
+    assert answer.status_code == 503
+    assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["registry.secrets_undecryptable"]
+    trace = await control.fetchval("SELECT last_refusal FROM control.ingest_activity WHERE tenant_id = $1", acme[0].tenant_id)
+    assert "encrypted with another key" in trace

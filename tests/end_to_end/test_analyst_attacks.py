@@ -42,7 +42,14 @@ def _major(binaries: str | None) -> int:
 
 def deliver(url: str, event_id: str) -> int:
     body = json.dumps(
-        {"id": event_id, "object": "event", "type": "ping", "created": int(time.time()), "livemode": True, "data": {}}
+        {
+            "id": event_id,
+            "object": "event",
+            "type": "ping",
+            "created": int(time.time()),
+            "livemode": True,
+            "data": {},
+        }
     ).encode()
     header = stripe.WebhookSignature.generate_signature_header(body.decode(), SECRET, int(time.time()))
     return httpx.post(url, content=body, headers={"stripe-signature": header}, timeout=60).status_code

@@ -191,3 +191,62 @@ def test_a_service_without_the_key_of_its_database_says_so_in_one_line(standing:
     assert keyless.stderr.startswith(b"error: signing secrets cannot be decrypted: BILLINGWATCH_DATABASE_URL is set")
     assert unreachable.stderr.startswith(b"error: the database is unavailable: ")
     assert b"Traceback" not in keyless.stderr + unreachable.stderr
+
+
+def test_tenant_is_paused_resumed_and_shown(standing: Any) -> None:
+    standing.run("tenants", "create", "resting")
+
+    paused = standing.json("tenants", "pause", "resting")
+    again = standing.run("tenants", "pause", "resting")
+    shown = standing.json("tenants", "show", "resting")
+    listed = {row["name"]: row["status"] for row in standing.json("tenants", "list")}
+    table = standing.run("tenants", "list").stdout.decode()
+    resumed = standing.json("tenants", "resume", "resting")
+
+    assert (paused["status"], paused["changed"]) == ("paused", True)
+    assert b"was paused already" in again.stderr
+    assert again.stdout == b""
+    assert (shown["status"], shown["api_keys"], shown["last_event_at"], shown["refused"], shown["ignored"]) == ("paused", 1, None, 0, 0)
+    assert listed["resting"] == "paused"
+    assert "paused" in table
+    assert (resumed["status"], resumed["changed"]) == ("active", True)
+
+
+def test_webhook_url_and_keys_are_shown_once(standing: Any) -> None:
+    made = standing.json("tenants", "create", "renewed")
+
+    rotated = standing.json("tenants", "rotate-url", "renewed", "--grace", "12h")
+    wrong = standing.run("tenants", "rotate-url", "renewed", "--grace", "soon", check=False)
+    key = standing.json("keys", "create", "renewed", "--name", "viewer", "--scope", "read", "--expires", "90d")
+    listed = standing.run("keys", "list", "renewed", "--json").stdout
+    revoked = standing.json("keys", "revoke", "renewed", str(key["key_id"]))
+    missing = standing.run("keys", "revoke", "renewed", str(key["key_id"]), check=False)
+    shown = standing.run("tenants", "show", "renewed", "--json").stdout
+
+    assert rotated["webhook_url"] != made["webhook_url"]
+    assert rotated["previous_url_until"] is not None
+    assert wrong.returncode == 2
+    assert [(row["name"], row["scope"]) for row in json.loads(listed)] == [("default", "write"), ("viewer", "read")]
+    for secret in (key["api_key"], made["api_key"], rotated["webhook_url"].rpartition("/")[2]):
+        assert secret.encode() not in listed + shown
+    assert revoked["name"] == "viewer"
+    assert missing.returncode == 2
+    assert missing.stderr.decode().splitlines()[1] == "hint: run `billingwatch keys list renewed`"
+
+
+def test_key_file_is_rotated_while_the_tenant_keeps_its_secret(standing: Any) -> None:
+    standing.run("tenants", "create", "sealed", "--secret", "whsec_survives_the_rotation")
+    before = (standing.directory / "secret.key").read_text()
+
+    done = standing.json("keys", "rotate-master")
+    talked = standing.run("keys", "rotate-master")
+    listed = standing.json("tenants", "secret", "list", "sealed")
+
+    after = (standing.directory / "secret.key").read_text()
+    assert done["complete"]
+    assert done["reencrypted"] >= 1
+    assert after != before
+    assert "," not in after
+    assert b"Backups of the database made before now still need it" in talked.stderr
+    assert len(listed) == 1
+    standing.run("detectors", "list", "sealed")

@@ -9,17 +9,19 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from billingwatch.api.body import EVENT_LIMIT
 from billingwatch.errors import (
     EventMalformed,
     Overloaded,
     RateLimited,
     SignatureInvalid,
-    TenantSuspended,
+    TenantBeingRemoved,
     TenantUnconfigured,
     WebhookTokenUnknown,
 )
+from billingwatch.ingest.activity import Activity
 from billingwatch.ingest.rate_limit import RateLimit
-from billingwatch.ingest.receive import BODY_LIMIT, Receiver
+from billingwatch.ingest.receive import Receiver
 from billingwatch.ingest.recorder import Recorded
 from billingwatch.tenancy.lanes import Lane
 from billingwatch.tenancy.provision import add_secret, list_secrets, remove_secret
@@ -53,6 +55,16 @@ class Clock:
         return self.now.timestamp()
 
 
+class Webhook:
+    """Both steps of a delivery, as the endpoint makes them."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+
+    async def receive(self, token: str, body: bytes, signature: str | None) -> Recorded:
+        return await self._receiver.receive(await self._receiver.resolve(token), body, signature)
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock(datetime.fromisoformat("2026-03-01T12:00:00Z"))
@@ -66,14 +78,14 @@ async def acme(provision_tenant):
 
 
 @pytest.fixture
-async def make_receiver(database, seal, make_recorder, clock) -> AsyncIterator[Callable[..., Receiver]]:
+async def make_receiver(database, seal, make_recorder, clock) -> AsyncIterator[Callable[..., Webhook]]:
     lanes: list[Lane] = []
 
-    def make(dsn: str = database, *, per_second: int = 1000) -> Receiver:
+    def make(dsn: str = database, *, per_second: int = 1000) -> Webhook:
         lanes.append(Lane(dsn, "tests registry"))
         registry = Registry(lanes[-1], seal, dsn)
         rate_limit = RateLimit(per_second=per_second, burst_seconds=1, monotonic=clock.monotonic)
-        return Receiver(registry, rate_limit, make_recorder(dsn=dsn), clock)
+        return Webhook(Receiver(registry, rate_limit, make_recorder(dsn=dsn), clock, Activity(lanes[-1], clock)))
 
     yield make
     for lane in lanes:
@@ -187,11 +199,11 @@ async def test_a_tenant_without_a_secret_receives_nothing(make_receiver, rows, p
     assert await rows(tenant, STORED) == []
 
 
-async def test_a_suspended_tenant_receives_nothing(make_receiver, rows, control, acme):
+async def test_tenant_being_removed_receives_nothing(make_receiver, rows, control, acme):
     tenant, token = acme
     await control.execute("UPDATE control.tenants SET status = 'removing'")
 
-    with pytest.raises(TenantSuspended):
+    with pytest.raises(TenantBeingRemoved):
         await make_receiver().receive(token, BODY, sign())
 
     assert await rows(tenant, STORED) == []
@@ -221,7 +233,7 @@ async def test_body_that_is_not_utf_8_is_stored_as_its_bytes(make_receiver, rows
 
 async def test_large_body_is_read_and_stored_like_a_small_one(make_receiver, rows, acme):
     tenant, token = acme
-    body = BODY[:-1] + b', "notes": "' + b"x" * (BODY_LIMIT - len(BODY) - 13) + b'"}'
+    body = BODY[:-1] + b', "notes": "' + b"x" * (EVENT_LIMIT - len(BODY) - 13) + b'"}'
 
     await make_receiver().receive(token, body, sign(body))
 

@@ -200,7 +200,7 @@ async def test_ignored_event_stored_as_bytes_is_not_pending(make_recorder, make_
 
 @pytest.mark.both_isolations
 async def test_bytes_that_cannot_be_stored_are_refused_as_unavailable(make_recorder, make_delivery, rows, control, tenant):
-    await control.execute(f"ALTER TABLE {tenant.schema_name}.events DROP COLUMN body")
+    await control.execute(f"ALTER TABLE {tenant.schema_name}.events DROP COLUMN body CASCADE")
     deliveries = [make_delivery(tenant, f"evt_{number}") for number in range(3)]
     deliveries[1] = msgspec.structs.replace(deliveries[1], payload="{")
 

@@ -13,7 +13,7 @@ import stripe
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billingwatch.errors import SignatureInvalid, TenantUnconfigured
+from billingwatch.errors import SignatureInvalid, SignatureOutOfTime, TenantUnconfigured
 from billingwatch.ingest.signature import HEADER_LIMIT, TOLERANCE, verify
 
 BODY = '{"id": "evt_1", "amount": 1999}'
@@ -156,6 +156,19 @@ def test_a_signature_within_the_tolerance_is_accepted(seconds):
 def test_a_signature_beyond_the_tolerance_is_refused_in_the_past_and_in_the_future(seconds):
     with pytest.raises(SignatureInvalid):
         verify(BODY, sign(at=T + seconds), [SECRET], as_of=NOW)
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(412, "412 s after"), (-412, "412 s before")])
+def test_good_signature_out_of_time_names_the_difference(seconds, words):
+    with pytest.raises(SignatureOutOfTime, match=words):
+        verify(BODY, sign(at=T + seconds), [SECRET], as_of=NOW)
+
+
+def test_bad_signature_out_of_time_is_only_invalid():
+    with pytest.raises(SignatureInvalid) as refused:
+        verify(BODY, sign(secret=OTHER, at=T - 412), [SECRET], as_of=NOW)
+
+    assert not isinstance(refused.value, SignatureOutOfTime)
 
 
 def test_the_tolerance_is_five_minutes_to_the_second_below_which_fractions_count():

@@ -125,7 +125,7 @@ def test_an_interrupted_bench_leaves_no_process_directory_database_or_role(room,
     assert bench.returncode != 0
     assert processes_in(room) == []
     assert asyncio.run(databases(server.dsn)) == set()
-    assert len(made) == (3 if isolation == "row" else 0)
+    assert len(made) == (4 if isolation == "row" else 0)
     assert asyncio.run(remaining(server.dsn, made)) == set()
 
 

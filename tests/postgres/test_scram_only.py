@@ -97,7 +97,11 @@ def challenge(client_first: bytes) -> bytes:
         [LET_IN],
         [authentication(SASL, SCRAM), LET_IN],
         [authentication(SASL, SCRAM), challenge, LET_IN],
-        [authentication(SASL, SCRAM), challenge, authentication(FINAL, b"v=" + b64encode(bytes(32))) + LET_IN],
+        [
+            authentication(SASL, SCRAM),
+            challenge,
+            authentication(FINAL, b"v=" + b64encode(bytes(32))) + LET_IN,
+        ],
         [authentication(SASL, SCRAM), challenge, authentication(CLEAR_TEXT), LET_IN],
         [authentication(SASL, SCRAM), authentication(FINAL, b"v=") + LET_IN],
         [authentication(7), LET_IN],

@@ -46,7 +46,12 @@ CHANGES = (
     "DO $$ BEGIN EXECUTE format('ALTER ROLE CURRENT_USER IN DATABASE %I SET statement_timeout = 0', current_database()); END $$",
 )
 HOUR, NOW = timedelta(hours=1), timedelta(0)
-ENDED = (asyncpg.AdminShutdownError, asyncpg.InterfaceError, asyncpg.ConnectionDoesNotExistError, ConnectionError)
+ENDED = (
+    asyncpg.AdminShutdownError,
+    asyncpg.InterfaceError,
+    asyncpg.ConnectionDoesNotExistError,
+    ConnectionError,
+)
 
 
 class Installation:
@@ -167,7 +172,8 @@ async def test_queue_is_vacuumed_after_the_guard_ended_a_snapshot(acme: Installa
     await session.execute("SET idle_in_transaction_session_timeout = 0")
     await session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
     await acme.control.execute(
-        "INSERT INTO control.pending_events (tenant_id, event_id, received_at) SELECT 1, 'evt_' || n, now() FROM generate_series(1, 1000) AS n"
+        "INSERT INTO control.pending_events (tenant_id, event_id, received_at)"
+        " SELECT 1, 'evt_' || n, now() FROM generate_series(1, 1000) AS n"
     )
     await acme.control.execute("DELETE FROM control.pending_events")
     await acme.control.execute("VACUUM control.pending_events")
@@ -237,7 +243,14 @@ async def test_an_analyst_cannot_change_the_limits_of_its_role(acme: Installatio
     session = await acme.connect()
     await session.execute("SET default_transaction_read_only = off")
 
-    for change in ("VALID UNTIL 'infinity'", "CONNECTION LIMIT -1", "SUPERUSER", "CREATEROLE", "REPLICATION", "BYPASSRLS"):
+    for change in (
+        "VALID UNTIL 'infinity'",
+        "CONNECTION LIMIT -1",
+        "SUPERUSER",
+        "CREATEROLE",
+        "REPLICATION",
+        "BYPASSRLS",
+    ):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await session.execute(f"ALTER ROLE CURRENT_USER {change}")
     await session.close()

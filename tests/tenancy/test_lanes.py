@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
 
 from billingwatch.errors import DatabaseUnavailable
+from billingwatch.postgres import connections
 from billingwatch.settings import Settings
 from billingwatch.tenancy import lanes as lanes_module
-from billingwatch.tenancy.lanes import Lane, Lanes, control_plane, lane_number, make_lanes
+from billingwatch.tenancy.lanes import Lane, Lanes, answer_within, control_plane, lane_number, make_lanes
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 
@@ -212,3 +214,96 @@ async def test_lanes_are_bounded_as_the_settings_say(settings: Settings, databas
     await lanes.close()
 
     assert (name, timeout) == ("billingwatch work 1", f"{settings.statement_timeout}s")
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """Leaving a lane is bounded by a tenth of a second; the statement timeout alone would be 35 s."""
+    monkeypatch.setattr(connections, "LEAVE_SECONDS", 0.1)
+    monkeypatch.setattr(lanes_module, "CLOSE_SECONDS", 0.1)
+
+
+@pytest.fixture
+async def lane_on_road(road) -> AsyncIterator[Lane]:
+    lane = Lane(road.dsn, "tests")
+    yield lane
+    road.thaw()
+    await lane.close()
+
+
+async def in_scope(lane: Lane, tenant) -> None:
+    async with lane.scope(tenant) as connection:
+        await connection.fetchval("SELECT 1")
+
+
+async def in_control_plane(lane: Lane, tenant) -> None:
+    async with control_plane(lane) as connection:
+        await connection.fetchval("SELECT 1")
+
+
+@pytest.mark.parametrize("work", [in_scope, in_control_plane])
+async def test_frozen_server_holds_up_no_caller_with_a_limit(lane_on_road, road, tenant, hasty, work):
+    await work(lane_on_road, tenant)
+
+    road.freeze()
+    async with asyncio.timeout(20):
+        with pytest.raises(DatabaseUnavailable, match="did not answer within"):
+            async with answer_within(0.1):
+                await work(lane_on_road, tenant)
+    left = lane_on_road.connected
+    road.thaw()
+    await work(lane_on_road, tenant)
+
+    assert not left
+    assert lane_on_road.connected
+
+
+@pytest.mark.parametrize("work", [in_scope, in_control_plane])
+async def test_frozen_server_holds_up_no_cancelled_caller(lane_on_road, road, tenant, hasty, work):
+    await work(lane_on_road, tenant)
+
+    road.freeze()
+    holder = asyncio.create_task(work(lane_on_road, tenant))
+    while not lane_on_road.waiting:
+        await asyncio.sleep(0)
+    holder.cancel()
+    async with asyncio.timeout(20):
+        await asyncio.gather(holder, return_exceptions=True)
+
+    assert holder.cancelled()
+    assert lane_on_road.waiting == 0
+
+
+async def test_closing_a_lane_on_a_frozen_server_ends(lane_on_road, road, tenant, hasty):
+    await in_scope(lane_on_road, tenant)
+
+    road.freeze()
+    holder = asyncio.create_task(in_scope(lane_on_road, tenant))
+    while not lane_on_road.waiting:
+        await asyncio.sleep(0)
+    async with asyncio.timeout(20):
+        await lane_on_road.close()
+        [error] = await asyncio.gather(holder, return_exceptions=True)
+
+    assert isinstance(error, DatabaseUnavailable)
+    assert not lane_on_road.connected
+
+
+async def test_error_of_the_blocks_own_timeout_passes_through():
+    with pytest.raises(TimeoutError):
+        async with answer_within():
+            raise TimeoutError
+
+
+async def test_cancelled_statement_leaves_a_usable_connection(open_lane):
+    lane = open_lane()
+    async with control_plane(lane) as connection:
+        before = await connection.fetchval("SELECT pg_backend_pid()")
+
+    with pytest.raises(DatabaseUnavailable):
+        async with answer_within(0.1), control_plane(lane) as connection:
+            await connection.execute("BEGIN; SELECT pg_sleep(60)")
+
+    async with control_plane(lane) as connection:
+        assert not connection.is_in_transaction()
+        assert await connection.fetchval("SELECT pg_backend_pid()") == before

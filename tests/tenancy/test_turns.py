@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ async def make_turns(database: str) -> AsyncIterator[MakeTurns]:
     """Turns over a number of lanes, which are closed after the test."""
     made: list[Lanes] = []
 
-    def make(count: int, **limits: float) -> Turns:
+    def make(count: int, **limits: Any) -> Turns:
         made.append(Lanes(lambda number: Lane(database, f"lane {number}"), count))
         return Turns(made[-1], **limits)
 
@@ -93,6 +94,35 @@ async def test_call_that_waits_too_long_is_refused_and_leaves_no_trace(make_turn
     async with turns.lane_of(2) as lane:
         assert lane.name == "lane 0"
     assert turns.waiting == 0
+
+
+async def test_tenant_over_its_budget_rests_between_calls_and_others_do_not(make_turns: MakeTurns):
+    rests = {1: 0.05}
+    turns = make_turns(1, rest=lambda tenant_id: rests.get(tenant_id, 0.0))
+    order: list[int] = []
+
+    async def call(tenant_id: int) -> None:
+        async with turns.lane_of(tenant_id):
+            order.append(tenant_id)
+
+    resting = [asyncio.create_task(call(1)) for _ in range(2)]
+    await steps()
+    others = [asyncio.create_task(call(2)) for _ in range(5)]
+    await asyncio.gather(*others)
+    began_before_rest_ended = list(order)
+    await asyncio.gather(*resting)
+
+    assert began_before_rest_ended == [1, 2, 2, 2, 2, 2]
+    assert order[-1] == 1
+
+
+async def test_call_that_waits_for_its_own_tenant_is_refused_as_too_many(make_turns: MakeTurns):
+    turns = make_turns(2, wait_limit=0.05)
+
+    async with turns.lane_of(1):
+        with pytest.raises(CallsExceeded):
+            async with turns.lane_of(1):
+                pytest.fail("a tenant runs one call at a time")
 
 
 async def test_tenant_with_a_full_queue_is_refused_and_others_are_not(make_turns: MakeTurns):

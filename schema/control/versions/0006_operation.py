@@ -142,6 +142,14 @@ def upgrade() -> None:
         ),
         schema="control",
     )
+    op.add_column(
+        "tenants", sa.Column("paused_at", sa.DateTime(timezone=True), nullable=True, comment="Begin of the last pause"), schema="control"
+    )
+    op.add_column(
+        "tenants",
+        sa.Column("resumed_at", sa.DateTime(timezone=True), nullable=True, comment="End of the last pause; null: it lasts, or never was"),
+        schema="control",
+    )
     op.alter_column(
         "tenants",
         "status",
@@ -159,6 +167,17 @@ def upgrade() -> None:
         "num_nulls(previous_token_hash, previous_token_until) IN (0, 2)",
         schema="control",
     )
+    op.create_check_constraint(
+        op.f("tenants_pause_has_begun"), "tenants", "status <> 'paused' OR (paused_at IS NOT NULL AND resumed_at IS NULL)", schema="control"
+    )
+    op.alter_column(
+        "audit_log",
+        "actor",
+        existing_type=sa.TEXT(),
+        comment="operator, or the name or hint of an API key",
+        existing_nullable=False,
+        schema="control",
+    )
     # `suspended` was the state of a tenant whose removal had failed.
     op.drop_constraint("tenants_status_known", "tenants", schema="control")
     op.execute("UPDATE control.tenants SET status = 'removing' WHERE status = 'suspended'")
@@ -170,6 +189,15 @@ def downgrade() -> None:
     op.drop_constraint("tenants_status_known", "tenants", schema="control")
     op.execute("UPDATE control.tenants SET status = 'suspended' WHERE status <> 'active'")
     op.create_check_constraint(op.f("tenants_status_known"), "tenants", "status IN ('active', 'suspended')", schema="control")
+    op.alter_column(
+        "audit_log",
+        "actor",
+        existing_type=sa.TEXT(),
+        comment="operator, or the hint of an API key",
+        existing_nullable=False,
+        schema="control",
+    )
+    op.drop_constraint("tenants_pause_has_begun", "tenants", schema="control")
     op.drop_constraint("tenants_previous_token_is_whole", "tenants", schema="control")
     op.drop_constraint("api_keys_scope_known", "api_keys", schema="control")
     op.drop_constraint("tenants_previous_token_hash_key", "tenants", schema="control", type_="unique")
@@ -183,6 +211,8 @@ def downgrade() -> None:
         existing_server_default=sa.text("'active'::text"),
         schema="control",
     )
+    op.drop_column("tenants", "resumed_at", schema="control")
+    op.drop_column("tenants", "paused_at", schema="control")
     op.drop_column("tenants", "previous_token_until", schema="control")
     op.drop_column("tenants", "previous_token_hash", schema="control")
     op.drop_constraint("api_keys_key_id_key", "api_keys", schema="control", type_="unique")

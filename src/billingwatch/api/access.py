@@ -14,22 +14,22 @@ from litestar.enums import HttpMethod
 from litestar.handlers import BaseRouteHandler
 
 from billingwatch.api.requests import refuse_unknown_parameters
-from billingwatch.errors import QueryTooSlow, Unauthenticated
+from billingwatch.errors import ApiKeyReadOnly, QueryTooSlow, Unauthenticated
 from billingwatch.postgres.connections import ControlConnection, TenantConnection
 from billingwatch.service import Service
 from billingwatch.tenancy.lanes import Lane, answer_within, control_plane
-from billingwatch.tenancy.provision import API_KEY_HINT
-from billingwatch.tenancy.tenants import Tenant
+from billingwatch.tenancy.tenants import ApiKey, Tenant
 
 KEY_LIMIT = 128  # characters
+READING = frozenset({"GET", "HEAD"})  # methods of a read-only key
 
 
 class TenantAccess:
     """The asking tenant and the way into its tables."""
 
-    def __init__(self, tenant: Tenant, key: str, service: Service) -> None:
+    def __init__(self, tenant: Tenant, key: ApiKey, service: Service) -> None:
         self.tenant = tenant
-        self.actor = key[:API_KEY_HINT]
+        self.actor = key.actor
         self.as_of = service.clock
         self._service = service
 
@@ -58,7 +58,8 @@ class TenantAccess:
     async def settings(self) -> AsyncIterator[ControlConnection]:
         """Open the control plane, where the tenant's settings are kept.
 
-        Uses a read lane: a settings change can wait for a row lock and must not block token look-ups on the control lane.
+        Uses a read lane: a settings change can wait for a row lock, and must not block token look-ups on the
+        control lane.
         """
         async with answer_within(), self._lane() as lane, control_plane(lane) as connection:
             yield connection
@@ -97,13 +98,16 @@ def granted_access(request: Request[Any, Any, Any]) -> TenantAccess:
 
 
 async def provide_access(request: Request[Any, Any, Any]) -> TenantAccess:
-    """The tenant of `Authorization: Bearer <api key>`; Unauthenticated."""
+    """Return the tenant of `Authorization: Bearer <api key>`. Raises Unauthenticated, ApiKeyReadOnly."""
     service: Service = request.app.state.service
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not 0 < len(key) <= KEY_LIMIT:
         raise Unauthenticated
     tenant = await service.registry.by_api_key(key.strip())
-    if tenant is None:
+    if tenant is None or tenant.api_key is None:
         raise Unauthenticated
+    service.key_use.add(tenant.api_key.key_id)
+    if tenant.api_key.scope == "read" and request.method not in READING:
+        raise ApiKeyReadOnly
     await service.api_budget.admit(tenant.tenant_id)
-    return TenantAccess(tenant, key.strip(), service)
+    return TenantAccess(tenant, tenant.api_key, service)

@@ -42,7 +42,8 @@ class AnomalyShown(Anomaly, frozen=True, kw_only=True):
 class AnomalyPage(msgspec.Struct, frozen=True, kw_only=True):
     """Newest first. Send `next_cursor` as `cursor` for the next page; it is null on the last.
 
-    A page reads at most 2,000 anomalies, and at least 200 with `muted`. It can be short or empty and not be the last.
+    A page reads at most 2,000 anomalies, or 200 if it filters by `muted` and there are 500 mutes. It can be short or
+    empty and not be the last.
     """
 
     anomalies: list[AnomalyShown]
@@ -101,9 +102,8 @@ async def show_anomaly(access: NamedDependency[TenantAccess], anomaly_id: FromPa
 )
 async def acknowledge_anomaly(access: NamedDependency[TenantAccess], anomaly_id: FromPath[UUID], data: JSONBody[Verdict]) -> AnomalyShown:
     async with access.writing() as connection:
-        return _shown(
-            access, tuning_of(access.tenant), await store.acknowledge(connection, anomaly_id, reason=data.reason, as_of=access.as_of())
-        )
+        anomaly = await store.acknowledge(connection, anomaly_id, reason=data.reason, as_of=access.as_of())
+        return _shown(access, tuning_of(access.tenant), anomaly)
 
 
 @post(
@@ -115,9 +115,8 @@ async def acknowledge_anomaly(access: NamedDependency[TenantAccess], anomaly_id:
 )
 async def resolve_anomaly(access: NamedDependency[TenantAccess], anomaly_id: FromPath[UUID], data: JSONBody[Verdict]) -> AnomalyShown:
     async with access.writing() as connection:
-        return _shown(
-            access, tuning_of(access.tenant), await store.resolve(connection, anomaly_id, reason=data.reason, as_of=access.as_of())
-        )
+        anomaly = await store.resolve(connection, anomaly_id, reason=data.reason, as_of=access.as_of())
+        return _shown(access, tuning_of(access.tenant), anomaly)
 
 
 @post(
@@ -129,11 +128,8 @@ async def resolve_anomaly(access: NamedDependency[TenantAccess], anomaly_id: Fro
 )
 async def mark_false_positive(access: NamedDependency[TenantAccess], anomaly_id: FromPath[UUID], data: JSONBody[Verdict]) -> AnomalyShown:
     async with access.writing() as connection:
-        return _shown(
-            access,
-            tuning_of(access.tenant),
-            await store.mark_false_positive(connection, anomaly_id, reason=data.reason, as_of=access.as_of()),
-        )
+        anomaly = await store.mark_false_positive(connection, anomaly_id, reason=data.reason, as_of=access.as_of())
+        return _shown(access, tuning_of(access.tenant), anomaly)
 
 
 def _shown(access: TenantAccess, tuning: Tuning, anomaly: Anomaly) -> AnomalyShown:

@@ -17,7 +17,10 @@ def as_get(scope: Scope | LifeSpanScope) -> Scope | LifeSpanScope:
 
 
 async def name_allowed_methods(message: Message, scope: Scope) -> None:
-    """Complete `Allow`. Litestar's answer to OPTIONS lists the methods of one handler of a path, and no answer lists HEAD."""
+    """Complete `Allow`.
+
+    Litestar's answer to OPTIONS lists the methods of one handler of a path, and no answer lists HEAD.
+    """
     if message["type"] != "http.response.start":
         return
     headers = MutableScopeHeaders(message)
@@ -33,4 +36,5 @@ async def name_allowed_methods(message: Message, scope: Scope) -> None:
 
 def _methods_of(scope: Scope) -> set[str]:
     app, path = scope["litestar_app"], scope["path_template"]
-    return {method for route in app.routes if route.path_format == path for method in getattr(route, "methods", ())}
+    routes = [route for route in app.routes if route.path_format == path]
+    return {method for route in routes for method in getattr(route, "methods", ())}

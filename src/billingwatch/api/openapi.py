@@ -39,7 +39,12 @@ def problems(*statuses: int) -> dict[int, ResponseSpec]:
 def only_problems(*statuses: int) -> dict[int, ResponseSpec]:
     """Describe these errors, and no others."""
     return {
-        status: ResponseSpec(Problem, generate_examples=False, description=TITLES[status], media_type=MEDIA_TYPE)
+        status: ResponseSpec(
+            Problem,
+            generate_examples=False,
+            description=TITLES[status],
+            media_type=MEDIA_TYPE,
+        )
         for status in sorted(statuses)
     }
 
@@ -102,8 +107,11 @@ def _webhook() -> dict[str, Any]:
         ],
         "requestBody": {"required": True, "content": {"application/json": {"schema": event}}},
         "responses": {
-            "200": {"description": "The event is stored", "content": {"application/json": {"schema": recorded}}},
-            **{str(status): {"description": TITLES[status], "content": {MEDIA_TYPE: problem}} for status in WEBHOOK_PROBLEMS},
+            "200": {
+                "description": "The event is stored",
+                "content": {"application/json": {"schema": recorded}},
+            },
+            **{str(each): {"description": TITLES[each], "content": {MEDIA_TYPE: problem}} for each in WEBHOOK_PROBLEMS},
         },
     }
 

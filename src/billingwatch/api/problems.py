@@ -21,8 +21,9 @@ STATUS: dict[type[errors.BillingWatchError], int] = {
     errors.EventMalformed: 400,
     errors.InputInvalid: 400,
     errors.Unauthenticated: 401,
-    errors.TenantSuspended: 403,
+    errors.ApiKeyReadOnly: 403,
     errors.TenantNotFound: 404,
+    errors.TenantBeingRemoved: 404,  # as after the removal: Stripe has to stop either way
     errors.WebhookTokenUnknown: 404,
     errors.EventNotFound: 404,
     errors.AnomalyNotFound: 404,
@@ -30,11 +31,15 @@ STATUS: dict[type[errors.BillingWatchError], int] = {
     errors.MuteNotFound: 404,
     errors.AnomalyClosed: 409,
     errors.MutesFull: 409,
+    errors.BodyTooLarge: 413,
     errors.ThresholdsInvalid: 422,
     errors.BacktestFailed: 422,
     errors.RateLimited: 429,
     errors.CallsExceeded: 429,
+    errors.SignaturesLimited: 429,
+    errors.BodiesFull: 503,
     errors.TenantUnconfigured: 503,
+    errors.SecretKeyUnusable: 503,
     errors.TenantOutdated: 503,
     errors.Overloaded: 503,
     errors.LanesBusy: 503,
@@ -70,6 +75,8 @@ def problem_of(error: errors.BillingWatchError) -> tuple[Problem, dict[str, str]
     """The problem and the headers that answer an error of ours; an error without a status is a defect: 500."""
     status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
     headers: dict[str, str] = {}
+    if status == 500:
+        log.error("api.error_without_status", error=repr(error))
     if status in {429, 503}:
         headers["Retry-After"] = str(error.facts.get("retry_after", RETRY_AFTER))
     if status == 401:
@@ -82,8 +89,6 @@ def problem_of(error: errors.BillingWatchError) -> tuple[Problem, dict[str, str]
 
 def answer_error(_: Request[Any, Any, Any], error: errors.BillingWatchError) -> Response[bytes]:
     problem, headers = problem_of(error)
-    if problem.status == 500:
-        log.error("api.error_without_status", error=repr(error))
     return _response(problem, headers)
 
 

@@ -1,4 +1,4 @@
-"""Requests of the REST API: the body is read as the JSON that the document describes, and no unknown parameter is ignored."""
+"""Requests of the REST API: bodies and query parameters that the OpenAPI document does not describe are refused."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from litestar.exceptions import ValidationException
 
 from billingwatch.errors import InputInvalid
 
-BODY_LIMIT = 64 * 1024  # bytes of a request body; the largest valid one has 2,500 characters and some thresholds
+BODY_LIMIT = 64 * 1024  # bytes of a request body; a mute, the largest valid one, has 2,600 characters
 
 _WHERE = re.compile(r" - at `\$\.?(?P<key>.*)`$")
 
 
 class ApiRequest(Request[Any, Any, Any]):
-    """Decodes a body strictly. Litestar converts numbers to booleans and instants, which a client sends by mistake."""
+    """Decodes a body strictly: Litestar converts numbers to booleans and instants."""
 
     async def json(self) -> Any:  # noqa: ANN401 - as Litestar declares it
         body = await self.body()
@@ -39,12 +39,13 @@ class ApiRequest(Request[Any, Any, Any]):
 
 def refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:
     """Raise InputInvalid for a query parameter that the operation does not document, or that occurs twice."""
-    documented: frozenset[str] = request.app.state.query_parameters[request.scope["path_template"], request.method]
+    where = request.scope["path_template"], request.method
+    documented: frozenset[str] = request.app.state.query_parameters[where]
     given = [name for name, _ in request.query_params.multi_items()]
     for number, name in enumerate(given):
         if name not in documented:
             known = ", ".join(f"`{each}`" for each in sorted(documented))
-            reason = f"unknown query parameter `{name[:64]}`; " + (f"choose from {known}" if known else "this call has none")
-            raise InputInvalid(reason=reason)
+            choice = f"choose from {known}" if known else "this call has none"
+            raise InputInvalid(reason=f"unknown query parameter `{name[:64]}`; {choice}")
         if name in given[:number]:
             raise InputInvalid(reason=f"query parameter `{name}` is given twice")

@@ -5,24 +5,21 @@ from __future__ import annotations
 import asyncio
 
 import msgspec
-import structlog
 from litestar import asgi
 from litestar.enums import ScopeType
 from litestar.types import HTTPScope, Receive, Scope, Send
 
-from billingwatch import metrics
+from billingwatch import errors, metrics
+from billingwatch.api.body import Body, ClientGoneError
 from billingwatch.api.problems import MEDIA_TYPE, Problem, problem_of
-from billingwatch.errors import BillingWatchError
-from billingwatch.ingest.receive import BODY_LIMIT, Receiver
-
-log = structlog.get_logger()
+from billingwatch.ingest.receive import Receiver
+from billingwatch.log_limit import LogLimit
+from billingwatch.tenancy.tenants import Tenant
 
 PATH = "/webhook"
 
 _RECORDED = metrics.events.labels("recorded")
 _DUPLICATED = metrics.events.labels("duplicate")
-
-DRAIN_LIMIT = 16 * BODY_LIMIT  # bytes of a body that is too large are read, and dropped, before the sender is cut off
 
 _OK = b'{"status":"ok"}'
 _DUPLICATE = b'{"status":"ok","duplicate":true}'
@@ -30,24 +27,19 @@ _DUPLICATE = b'{"status":"ok","duplicate":true}'
 _OUTCOMES = {
     400: "refused",
     404: "unknown_token",
-    403: "suspended",
     405: "refused",
     413: "refused",
     429: "rate_limited",
     503: "unavailable",
 }
+# After these the rest of the body is not worth reading, or the sender is not worth a connection.
+_CLOSING = (errors.BodyTooLarge, errors.BodiesFull, errors.SignaturesLimited)
 
-
-class BodyTooLargeError(Exception):
-    """The body is larger than any event."""
-
-
-class ClientGoneError(Exception):
-    """The sender hung up before the body was complete."""
+_failures = LogLimit()
 
 
 async def receive_delivery(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer 200 only after the event is committed; everything else tells the sender to retry, or why not to."""
+    """Answer 200 only after the event is committed; every other status tells Stripe to deliver it again."""
     if scope["type"] == ScopeType.WEBSOCKET:
         await send({"type": "websocket.close", "code": 1008, "reason": "POST only"})
         return
@@ -79,44 +71,27 @@ async def _handle(receiver: Receiver, scope: HTTPScope, receive: Receive) -> tup
     if scope["method"] != "POST":
         return _problem(405, "Method not allowed", {"Allow": "POST"})
     headers = dict(scope["headers"])
+    content = Body(headers, receiver.bodies)
+    tenant: Tenant | None = None
     try:
-        # Read first whatever the answer will be: a connection closed on an unread body is a transport failure to the sender.
-        body = await _read_body(receive, headers.get(b"content-length"))
+        tenant = await receiver.resolve(scope["path"].rstrip("/").rpartition("/")[2])
+        body = await content.read(receive, tenant.tenant_id)
         signature = headers.get(b"stripe-signature")
-        recorded = await receiver.receive(
-            scope["path"].rstrip("/").rpartition("/")[2], body, None if signature is None else signature.decode("latin-1")
-        )
-    except BodyTooLargeError:
-        return _problem(413, "Body too large", {"Connection": "close"})
-    except BillingWatchError as error:
+        recorded = await receiver.receive(tenant, body, None if signature is None else signature.decode("latin-1"))
+    except errors.BillingWatchError as error:
+        receiver.activity.refused(tenant, error)
         problem, extra = problem_of(error)
+        if isinstance(error, _CLOSING) or (content.may_be_large and not content.complete):
+            extra["Connection"] = "close"
         return problem.status, msgspec.json.encode(problem), extra
-    except Exception:
-        log.exception("api.webhook_failed")
+    except ClientGoneError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a defect here must be answered, and logged once a minute
+        _failures.error("api.webhook_failed", cause=type(error).__name__, error=error)
         return _problem(500, "Internal error", {})
+    finally:
+        content.release()
     return 200, _OK if recorded.is_new else _DUPLICATE, {}
-
-
-async def _read_body(receive: Receive, declared: bytes | None) -> bytes:
-    if declared is not None and declared.isdigit() and int(declared) > DRAIN_LIMIT:
-        raise BodyTooLargeError
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGoneError
-        if message["type"] != "http.request":
-            continue
-        chunk = message.get("body", b"")
-        size += len(chunk)
-        if size <= BODY_LIMIT:
-            chunks.append(chunk)
-        # A sender whose connection is closed while it still writes sees a reset instead of the answer.
-        if size > DRAIN_LIMIT or (size > BODY_LIMIT and not message.get("more_body", False)):
-            raise BodyTooLargeError
-        if not message.get("more_body", False):
-            return b"".join(chunks)
 
 
 def _problem(status: int, title: str, headers: dict[str, str]) -> tuple[int, bytes, dict[str, str]]:

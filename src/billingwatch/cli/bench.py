@@ -9,6 +9,7 @@ from typing import TypeVar
 import rich_click as click
 
 from billingwatch.cli.bench_detection import detection
+from billingwatch.cli.bench_faults import faults
 from billingwatch.cli.output import as_json, print_json, print_table, talk
 from billingwatch.cli.signals import stop_on_sigterm
 from billingwatch.lab.figures import Cost, Figure, Options, Report
@@ -35,6 +36,7 @@ def bench() -> None:
 
 
 bench.add_command(detection)
+bench.add_command(faults)
 
 
 def _options(rate: float, rate_help: str) -> Callable[[F], F]:

@@ -16,7 +16,8 @@ from billingwatch.detection.registry import DETECTORS
 from billingwatch.detection.tuning import tuning_of
 from billingwatch.errors import InputInvalid
 from billingwatch.judgement import behind_of
-from billingwatch.tenancy.detector_settings import OPERATOR, change_setting
+from billingwatch.tenancy.audit import OPERATOR
+from billingwatch.tenancy.detector_settings import change_setting
 from billingwatch.tenancy.scope import tenant_scope
 from billingwatch.tenancy.tenants import usable
 

@@ -10,7 +10,8 @@ from billingwatch.cli.output import as_json, print_json, print_table, talk
 from billingwatch.cli.session import Session, run_session
 from billingwatch.detection.catalog import find_detector
 from billingwatch.errors import InputInvalid
-from billingwatch.tenancy.detector_settings import MUTE_ID_MAX, OPERATOR, MuteRow, MuteWanted, add_mute, list_mutes, remove_mute
+from billingwatch.tenancy.audit import OPERATOR
+from billingwatch.tenancy.detector_settings import MUTE_ID_MAX, MuteRow, MuteWanted, add_mute, list_mutes, remove_mute
 
 MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"])
 

@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
             "serve",
             "worker",
             "tenants",
+            "keys",
             "detectors",
             "mutes",
             "backtest",

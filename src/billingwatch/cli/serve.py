@@ -24,6 +24,7 @@ from billingwatch.cli.session import check_database
 from billingwatch.errors import InputInvalid
 from billingwatch.logs import protect_stderr
 from billingwatch.postgres.database import open_database
+from billingwatch.server.config import server_config
 from billingwatch.settings import load_settings
 
 log = structlog.get_logger()
@@ -90,16 +91,7 @@ def _serve_with_many(listener: socket.socket, workers: int, *, processing: bool)
 
 
 def _config(app: object, **options: object) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,  # type: ignore[arg-type]
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,  # nobody here asks who the client is
-        server_header=False,
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-        lifespan="on",
-        **options,  # type: ignore[arg-type]
-    )
+    return server_config(app, timeout_graceful_shutdown=SHUTDOWN_SECONDS, **options)
 
 
 def _listen(host: str, port: int) -> socket.socket:

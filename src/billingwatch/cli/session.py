@@ -42,8 +42,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
         return seal
 
     async def tenant(self, name: str) -> Tenant:
-        """TenantNotFound."""
-        return await load_tenant(self.control, self.seal, name)
+        """Read a tenant without its signing secrets. Raises TenantNotFound."""
+        return await load_tenant(self.control, None, name)
 
 
 async def check_database(settings: Settings, database: Database) -> None:

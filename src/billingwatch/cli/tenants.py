@@ -1,8 +1,9 @@
-"""`billingwatch tenants`: provision and look at tenants, and keep their signing secrets."""
+"""`billingwatch tenants`: provision, pause, resume and remove tenants, and keep their URLs and signing secrets."""
 
 from __future__ import annotations
 
 import sys
+from datetime import datetime, timedelta
 from typing import cast
 
 import msgspec
@@ -10,10 +11,16 @@ import rich_click as click
 
 from billingwatch.cli.output import as_json, print_facts, print_json, print_table, talk
 from billingwatch.cli.session import Session, run_session
+from billingwatch.cli.spans import SpanType
+from billingwatch.clock import utc_now
 from billingwatch.errors import InputInvalid, SecretInvalid
+from billingwatch.ingest.last_event import last_event
+from billingwatch.tenancy.lifecycle import pause_tenant, resume_tenant, rotate_webhook_url
 from billingwatch.tenancy.provision import add_secret, find_tenant, list_secrets, list_tenants, provision, remove_secret
 from billingwatch.tenancy.remove import remove_tenant
 from billingwatch.tenancy.tenants import Mode
+
+GRACE_LONGEST = timedelta(days=90)  # of a webhook URL after its rotation
 
 
 class TenantCreated(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,9 +34,18 @@ class TenantCreated(msgspec.Struct, frozen=True, kw_only=True):
     api_key: str
 
 
+class UrlRotated(msgspec.Struct, frozen=True, kw_only=True):
+    """The output of `tenants rotate-url --json`."""
+
+    id: int
+    name: str
+    webhook_url: str
+    previous_url_until: datetime | None
+
+
 @click.group()
 def tenants() -> None:
-    """Provision and inspect tenants."""
+    """Provision, inspect, pause and remove tenants."""
 
 
 @tenants.command()
@@ -57,7 +73,7 @@ def create(name: str, mode: str, secrets: tuple[str, ...], rate_limit: int | Non
             name=made.name,
             schema=made.schema_name,
             mode=made.mode,
-            webhook_url=f"{session.settings.public_url.rstrip('/')}/webhook/{made.webhook_token}",
+            webhook_url=_webhook_url(session, made.webhook_token),
             api_key=made.api_key,
         )
 
@@ -84,14 +100,17 @@ def create(name: str, mode: str, secrets: tuple[str, ...], rate_limit: int | Non
 @tenants.command(name="list")
 @as_json
 def list_(*, as_json: bool) -> None:
-    """List all tenants."""
+    """List all tenants with their state."""
     rows = run_session(lambda session: list_tenants(session.control))
     if as_json:
         print_json([_public(row) for row in rows])
         return
     print_table(
-        ["id", "name", "schema", "mode", "status", "secrets", "pending", "dead letters", "created"],
-        [(r.tenant_id, r.name, r.schema_name, r.mode, r.status, r.secrets, r.pending, r.dead_letters, r.created_at) for r in rows],
+        ["id", "name", "mode", "state", "secrets", "keys", "pending", "failed", "created"],
+        [
+            (r.tenant_id, r.name, r.mode, r.status, r.secrets, r.api_keys, r.pending, r.dead_letters, f"{r.created_at:%Y-%m-%d}")
+            for r in rows
+        ],
     )
 
 
@@ -99,12 +118,75 @@ def list_(*, as_json: bool) -> None:
 @click.argument("name")
 @as_json
 def show(name: str, *, as_json: bool) -> None:
-    """Show tenant NAME."""
-    row = run_session(lambda session: find_tenant(session.control, name))
+    """Show tenant NAME: its state, its last event, and deliveries that were refused or ignored."""
+
+    async def work(session: Session) -> dict[str, object]:
+        row = await find_tenant(session.control, name)
+        last = await last_event(session.control, row)
+        return {**_public(row), "last_event_at": last and last.received_at, "last_event_type": last and last.type}
+
+    facts = run_session(work)
     if as_json:
-        print_json(_public(row))
+        print_json(facts)
         return
-    print_facts([(key.replace("_", " "), value) for key, value in _public(row).items()])
+    print_facts([(key.replace("_", " "), value) for key, value in facts.items()])
+
+
+@tenants.command()
+@click.argument("name")
+@as_json
+def pause(name: str, *, as_json: bool) -> None:
+    """Pause tenant NAME: its events are recorded and wait until `tenants resume`; nothing is processed."""
+    done = run_session(lambda session: pause_tenant(session.control, name, as_of=utc_now()))
+    if as_json:
+        print_json(done)
+        return
+    talk.print(f"tenant {name} {'is paused' if done.changed else 'was paused already'}", markup=False)
+    talk.print(f"  billingwatch tenants resume {name}", markup=False)
+
+
+@tenants.command()
+@click.argument("name")
+@as_json
+def resume(name: str, *, as_json: bool) -> None:
+    """Resume tenant NAME: the events that waited are processed first."""
+    done = run_session(lambda session: resume_tenant(session.control, name, as_of=utc_now()))
+    if as_json:
+        print_json(done)
+        return
+    talk.print(f"tenant {name} {'is active' if done.changed else 'was active already'}; {done.pending} events wait", markup=False)
+
+
+@tenants.command(name="rotate-url")
+@click.argument("name")
+@click.option(
+    "--grace",
+    type=SpanType(GRACE_LONGEST, zero=True),
+    default="7d",
+    show_default=True,
+    envvar="BILLINGWATCH_CLI_GRACE",
+    help="Span in which the old URL is still accepted; 0 refuses it at once.",
+)
+@as_json
+def rotate_url(name: str, grace: timedelta, *, as_json: bool) -> None:
+    """Give tenant NAME a new webhook URL, and show it once."""
+
+    async def work(session: Session) -> UrlRotated:
+        made = await rotate_webhook_url(session.control, name, grace=grace)
+        return UrlRotated(
+            id=made.tenant_id,
+            name=made.name,
+            webhook_url=_webhook_url(session, made.webhook_token),
+            previous_url_until=made.previous_until,
+        )
+
+    done = run_session(work)
+    if as_json:
+        print_json(done)
+        return
+    until = "refused from now on" if done.previous_url_until is None else f"accepted until {done.previous_url_until:%Y-%m-%d %H:%M} UTC"
+    print_facts([("webhook URL", done.webhook_url), ("previous URL", until)])
+    talk.print("The webhook URL is not stored: keep it now, and set it in Stripe.", style="yellow")
 
 
 @tenants.command(name="remove")
@@ -168,6 +250,10 @@ def _secret(given: str) -> str:
     if not text:
         raise SecretInvalid
     return text
+
+
+def _webhook_url(session: Session, token: str) -> str:
+    return f"{session.settings.public_url.rstrip('/')}/webhook/{token}"
 
 
 def _public(row: msgspec.Struct) -> dict[str, object]:

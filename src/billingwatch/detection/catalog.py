@@ -19,7 +19,7 @@ from billingwatch.tenancy.tenants import DetectorSetting
 
 UP_TO_DATE: Mapping[str, datetime] = MappingProxyType({})
 
-State: TypeAlias = Literal["learning", "active", "off"]
+State: TypeAlias = Literal["learning", "active", "off", "paused"]
 Driver: TypeAlias = Literal["events", "time"]
 Number: TypeAlias = int | float
 
@@ -45,6 +45,7 @@ class DetectorRow(msgspec.Struct, frozen=True, kw_only=True):
     driven_by: Driver
     """events: judges what arrives, as it arrives; time: judges every hour or day, although nothing may arrive."""
     state: State
+    """paused: the tenant is; learning: it needs more history; off: switched off."""
     learning_until: datetime | None
     """When it will have seen enough history; null once it has, and while there is no history at all."""
     behind_since: datetime | None
@@ -72,7 +73,7 @@ def describe(
         title=detector.title,
         description=detector.description,
         driven_by="events" if detector.every is None else "time",
-        state="off" if detector.name in tuning.off else "learning" if learning else "active",
+        state=_state(detector, tuning, learning=learning),
         learning_until=learned_at if learning else None,
         behind_since=None if detector.name in tuning.off else behind.get(detector.name),
         thresholds=[
@@ -88,6 +89,14 @@ def describe(
             for key, field in _fields(detector).items()
         ],
     )
+
+
+def _state(detector: Detector[Any], tuning: Tuning, *, learning: bool) -> State:
+    if detector.name in tuning.off:
+        return "off"
+    if tuning.paused:
+        return "paused"
+    return "learning" if learning else "active"
 
 
 def changed(

@@ -199,7 +199,7 @@ async def _judge_together(
     ahead: list[datetime] = []
     for search in await _stirred(tenant, looks, tuning):
         async for part in _parts(tenant, search, tuning, as_of):
-            found, revised = await _search(tenant, part, tuning.of(search.detector), as_of, replayed=replayed)
+            found, revised = await _search(tenant, part, tuning, as_of, replayed=replayed)
             ahead += (each.ends_at for each in found if each.ends_at is not None and each.ends_at > as_of)
             if revised:
                 await _write(tenant, revised, replayed=replayed)
@@ -275,9 +275,10 @@ def _stirred_statement(names: tuple[str, ...]) -> str:
 
 
 async def _search(
-    tenant: TenantConnection, search: Search, thresholds: Thresholds, as_of: datetime, *, replayed: bool
+    tenant: TenantConnection, search: Search, tuning: Tuning, as_of: datetime, *, replayed: bool
 ) -> tuple[list[Found], list[Revision]]:
-    detector, quiet = search.detector, search.detector.quiet(thresholds)
+    detector, thresholds = search.detector, tuning.of(search.detector)
+    quiet = detector.quiet(thresholds)
     incidents = await find_incidents(tenant, detector, thresholds, since=search.span.since, until=search.span.until)
     found = {fingerprint_of(detector.name, incident): incident for incident in incidents}
     around = search.span.widened(quiet)
@@ -290,7 +291,7 @@ async def _search(
             fingerprint=fingerprint,
             incident=incident,
             ends_at=_ends_at(detector, incident, quiet),
-            historical=replayed or as_of - incident.last_seen_at > HISTORICAL_AFTER,
+            historical=replayed or tuning.age(incident.last_seen_at, as_of=as_of) > HISTORICAL_AFTER,
         )
         for fingerprint, incident in found.items()
         if _touched(incident, near) or any(overlap(incident, anomaly) for anomaly in judged)

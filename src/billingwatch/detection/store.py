@@ -119,10 +119,12 @@ async def list_anomalies(tenant: TenantConnection, wanted: AnomalyFilter, *, lim
 async def page_anomalies(tenant: TenantConnection, wanted: AnomalyFilter, *, limit: int) -> tuple[list[Anomaly], AnomalyKey | None]:
     """Return a page and the `after` of the next one, None on the last.
 
-    No index serves the filters. A page reads at most SCAN_LIMIT rows, and fewer if it compares each with many mutes,
-    so it may be short or empty.
+    No index serves the filters. A page reads at most SCAN_LIMIT rows, and fewer if it compares each with many mutes.
+    So it can be short or empty.
     """
-    rows = SCAN_LIMIT if wanted.muted is None else min(SCAN_LIMIT, max(limit, MUTE_CHECKS_LIMIT // max(1, len(wanted.mutes))))
+    rows = SCAN_LIMIT
+    if wanted.muted is not None and wanted.mutes:
+        rows = min(rows, max(limit, MUTE_CHECKS_LIMIT // len(wanted.mutes)))
     bounds = (wanted.since or EARLIEST, wanted.until or LATEST, *(wanted.after or (LATEST, LOWEST)))
     row = await tenant.fetchrow(sql["find_scan_floor"], *bounds, rows - 1)
     floor = None if row is None else (row["opened_at"], row["anomaly_id"])

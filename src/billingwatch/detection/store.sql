@@ -1,6 +1,7 @@
 -- list_anomalies --
 -- Newest first; the cursor is (opened_at, anomaly_id), so that pages stay stable while anomalies arrive.
--- Every bound is given, and plain: the index takes them as conditions in a generic plan and under row-level security, too.
+-- Every bound is a plain parameter: under row-level security, a generic plan takes
+-- `coalesce($4, '-infinity')` for a filter and reads the whole index.
 SELECT a.anomaly_id, a.detector, a.subject, a.fingerprint, a.status, a.severity, a.summary, a.opened_at, a.last_seen_at, a.resolved_at,
        a.resolution, a.detected_at, a.updated_at, a.acknowledged_at, a.reason, a.amounts, a.evidence,
        a.historical

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import Any
@@ -12,7 +12,7 @@ import msgspec
 
 from billingwatch.detection.detector import Detector, Thresholds
 from billingwatch.detection.registry import DETECTORS
-from billingwatch.tenancy.tenants import DetectorSetting, Mute, Tenant
+from billingwatch.tenancy.tenants import DetectorSetting, Mute, Pause, Tenant
 
 
 class Tuning(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -22,6 +22,8 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """By detector; those not here are the defaults."""
     off: frozenset[str] = frozenset()
     mutes: tuple[Mute, ...] = ()
+    pause: Pause | None = None
+    """The last one of the tenant."""
 
     def of(self, detector: Detector[Any]) -> Thresholds:
         """The thresholds that a detector works with."""
@@ -30,8 +32,9 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def mute_of(self, detector: str, subject: str, opened_at: datetime) -> Mute | None:
         """The mute that keeps an anomaly quiet, if there is one."""
         sides = ((detector, subject), (detector, None), (None, subject), (None, None))
-        candidates = [mute for side in sides for mute in self._by_side.get(side, ()) if mute.covers(detector, subject, opened_at)]
-        return min(candidates, key=lambda mute: mute.mute_id, default=None)
+        candidates = [mute for side in sides for mute in self._by_side.get(side, ())]
+        covering = [mute for mute in candidates if mute.covers(detector, subject, opened_at)]
+        return min(covering, key=lambda mute: mute.mute_id, default=None)
 
     @cached_property
     def _by_side(self) -> Mapping[tuple[str | None, str | None], list[Mute]]:
@@ -41,15 +44,24 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             by_side.setdefault((mute.detector, mute.subject), []).append(mute)
         return by_side
 
+    @property
+    def paused(self) -> bool:
+        return self.pause is not None and self.pause.resumed_at is None
+
+    def age(self, instant: datetime, *, as_of: datetime) -> timedelta:
+        """Return how long ago `instant` was. The last pause does not count, so that it makes no anomaly historical."""
+        passed = as_of - instant
+        return passed if self.pause is None else passed - self.pause.within(instant, as_of)
+
 
 UNTUNED = Tuning()
 
 
 def tuning_of(tenant: Tenant) -> Tuning:
     """Read what is stored with the tenant. A threshold that this release no longer knows or admits is the default again."""
-    if not tenant.detector_settings and not tenant.mutes:
+    if not tenant.detector_settings and not tenant.mutes and tenant.pause is None:
         return UNTUNED
-    return _tuning(tenant.detector_settings, tenant.mutes)
+    return _tuning(tenant.detector_settings, tenant.mutes, tenant.pause)
 
 
 def thresholds_of(detector: Detector[Any], setting: DetectorSetting) -> Thresholds:
@@ -58,12 +70,13 @@ def thresholds_of(detector: Detector[Any], setting: DetectorSetting) -> Threshol
 
 
 @lru_cache(maxsize=4096)
-def _tuning(settings: tuple[DetectorSetting, ...], mutes: tuple[Mute, ...]) -> Tuning:
+def _tuning(settings: tuple[DetectorSetting, ...], mutes: tuple[Mute, ...], pause: Pause | None) -> Tuning:
     known = [(setting, DETECTORS[setting.detector]) for setting in settings if setting.detector in DETECTORS]
     return Tuning(
         thresholds={setting.detector: thresholds_of(detector, setting) for setting, detector in known},
         off=frozenset(setting.detector for setting, _ in known if not setting.active),
         mutes=mutes,
+        pause=pause,
     )
 
 

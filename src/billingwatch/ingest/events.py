@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 from billingwatch.clock import EARLIEST, LATEST
 from billingwatch.errors import EventNotFound
@@ -39,10 +40,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventWithPayload(Event, frozen=True, kw_only=True):
-    """A recorded event; `payload` is the body as it was signed. A body that is not JSON to PostgreSQL is in `body`, and `payload` is null."""
+    """A recorded event with its body as it was signed: in `payload`, or in `body` if PostgreSQL does not accept it as JSON."""
 
     payload: msgspec.Raw
-    body: bytes | None
+    body: Annotated[bytes | None, Meta(description="In base64, and then `payload` is null; null for a body that is JSON")]
 
 
 class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +57,12 @@ class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def list_events(
-    connection: TenantConnection, tenant_id: TenantId, wanted: EventFilter, *, limit: int, floor: EventKey | None = None
+    connection: TenantConnection,
+    tenant_id: TenantId,
+    wanted: EventFilter,
+    *,
+    limit: int,
+    floor: EventKey | None = None,
 ) -> list[Event]:
     """Return the newest events first, none older than `floor`."""
     rows = await connection.fetch(
@@ -76,7 +82,8 @@ async def page_events(
 ) -> tuple[list[Event], EventKey | None]:
     """Return a page and the `after` of the next one, None on the last.
 
-    No index serves `type` and `object_id`. A page that filters by them reads at most SCAN_LIMIT rows, so it may be short or empty.
+    No index serves `type` and `object_id`. A page that filters by them reads at most SCAN_LIMIT rows, so it can be
+    short or empty.
     """
     floor = None
     if wanted.type is not None or wanted.object_id is not None:

@@ -1,6 +1,7 @@
 -- list_events --
 -- Newest first; the cursor is (received_at, event_id), so that pages stay stable while events arrive.
--- Every bound is given, and plain: the index takes them as conditions in a generic plan and under row-level security, too.
+-- Every bound is a plain parameter: under row-level security, a generic plan takes
+-- `coalesce($4, '-infinity')` for a filter and reads the whole index.
 SELECT e.event_id, e.type, e.api_version, e.livemode, e.account, e.object_id, e.occurred_at, e.received_at, e.deliveries,
        CASE
            WHEN e.disposition <> 'process' THEN e.disposition

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from stripe import SignatureVerificationError, WebhookSignature
 
-from billingwatch.errors import SignatureInvalid, TenantUnconfigured
+from billingwatch.errors import SignatureInvalid, SignatureOutOfTime, TenantUnconfigured
 
 TOLERANCE = 300  # seconds, into the past and into the future
 HEADER_LIMIT = 4096  # characters; Stripe's are under 300, and each v1 costs a comparison
@@ -19,16 +19,22 @@ _TIME = re.compile(r"[0-9]{1,12}")
 
 
 def verify(body: str | bytes, header: str | None, secrets: Sequence[str], *, as_of: datetime) -> datetime:
-    """Return when Stripe signed `body`; raise SignatureInvalid, or TenantUnconfigured when there is no secret to verify with."""
+    """Return when Stripe signed `body`.
+
+    Raises TenantUnconfigured without secrets, SignatureOutOfTime when one of them signed `body` more than TOLERANCE
+    before or after `as_of`, and SignatureInvalid otherwise.
+    """
     if not secrets:
         raise TenantUnconfigured
     signed = _signed_at(header)
-    if abs(as_of.timestamp() - signed) > TOLERANCE:
+    if not any(_matches(body, header, secret) for secret in secrets):
         raise SignatureInvalid
-    for secret in secrets:
-        if _matches(body, header, secret):
-            return datetime.fromtimestamp(signed, UTC)
-    raise SignatureInvalid
+    age = as_of.timestamp() - signed
+    if abs(age) > TOLERANCE:
+        # A positive age is a delay on the way or a fast clock here, a negative one a slow clock here.
+        direction = "before" if age > 0 else "after"
+        raise SignatureOutOfTime(seconds=round(abs(age)), direction=direction, tolerance=TOLERANCE)
+    return datetime.fromtimestamp(signed, UTC)
 
 
 def _signed_at(header: str | None) -> int:

@@ -9,4 +9,5 @@ acknowledged with what is stored. A figure without its floor says more about the
     latency  machine   percentiles; CPU and memory      verify   backlog   what is stored; what waits
     ingest   pipeline  migrate: the benchmarks          figures            what they report
     quality            how often detectors are right    isolation          schemas against shared rows
+    faults             loss and readiness while processes, PostgreSQL, the log, the disk and senders fail
 """

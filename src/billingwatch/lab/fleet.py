@@ -20,6 +20,7 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     tenant_id: int
     schema_name: str
     target: Target
+    api_key: str = ""
 
 
 class Fleet(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +54,14 @@ async def provision_fleet(controls: Sequence[ControlConnection], seal: Seal, cou
             tenant = await provision(control, seal, f"bench-{number}", secrets=[secret])
             times.append(time.monotonic() - began)
             target = Target(token=tenant.webhook_token, secret=secret)
-            members.append(Member(tenant_id=tenant.tenant_id, schema_name=tenant.schema_name, target=target))
+            members.append(
+                Member(
+                    tenant_id=tenant.tenant_id,
+                    schema_name=tenant.schema_name,
+                    target=target,
+                    api_key=tenant.api_key,
+                )
+            )
             made(len(members))
 
     await asyncio.gather(*(work(control) for control in controls))

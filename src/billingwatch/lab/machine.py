@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -53,14 +54,28 @@ def cores() -> int:
 
 def cpu_seconds(pid: int | None) -> float | None:
     """CPU time that a process and all its descendants have used so far."""
-    stats = {int(entry.name): stat for entry in PROC.glob("[0-9]*") if (stat := _stat(entry)) is not None}
+    stats = _stats()
     if pid is None or pid not in stats:
         return None
-    family, fresh = {pid}, {pid}
+    return sum(stats[member].seconds for member in {pid, *_below(pid, stats)})
+
+
+def descendants(pid: int) -> set[int]:
+    """Return the pids of a process's children, and of theirs."""
+    return _below(pid, _stats())
+
+
+def _stats() -> dict[int, _Stat]:
+    return {int(entry.name): stat for entry in PROC.glob("[0-9]*") if (stat := _stat(entry)) is not None}
+
+
+def _below(pid: int, stats: Mapping[int, _Stat]) -> set[int]:
+    family: set[int] = set()
+    fresh = {pid}
     while fresh:
         fresh = {child for child, stat in stats.items() if stat.parent in fresh}
         family |= fresh
-    return sum(stats[member].seconds for member in family)
+    return family
 
 
 def busy_seconds() -> float | None:

@@ -43,23 +43,28 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
         """The product's own service, on a free port."""
         return ServerProcess(["billingwatch", "serve", "--port", "0", *arguments], self.environ, self.directory / "serve.log")
 
+    async def connect(self) -> ControlConnection:
+        """Open a connection of the bench's own; the caller closes it."""
+        return ControlConnection(await open_connection(self.dsn, "billingwatch bench", statement_timeout=STATEMENT_TIMEOUT))
+
     @asynccontextmanager
     async def control(self) -> AsyncIterator[ControlConnection]:
         """A connection of the bench's own."""
-        connection = await open_connection(self.dsn, "billingwatch bench", statement_timeout=STATEMENT_TIMEOUT)
+        connection = await self.connect()
         try:
-            yield ControlConnection(connection)
+            yield connection
         finally:
             await connection.close()
 
 
 @contextmanager
-def open_stage(settings: Settings, *, durable: bool = True) -> Iterator[Stage]:
+def open_stage(settings: Settings, *, durable: bool = True, within: Path | None = None) -> Iterator[Stage]:
     """Set up, and clear away: an embedded server with its default, durable settings, or a database beside the one that is given.
 
     When it is not speed that is measured, the database need not be `durable`, and no commit waits for the disk.
+    The stage's directory is made in `within`, or where temporary files go.
     """
-    directory = Path(tempfile.mkdtemp(prefix="billingwatch-bench-"))
+    directory = Path(tempfile.mkdtemp(prefix="billingwatch-bench-", dir=within))
     try:
         directory.chmod(0o711)  # as root the embedded server runs as another user, who must pass through
         own = msgspec.structs.replace(settings, data_dir=directory / "data", secret_key=Fernet.generate_key().decode())
@@ -67,10 +72,10 @@ def open_stage(settings: Settings, *, durable: bool = True) -> Iterator[Stage]:
             stage = Stage(settings=own, dsn=database.dsn, directory=directory, environ=_environ(own))
             asyncio.run(_set_up(stage, durable=durable))
             yield stage
-            with _uninterrupted():
+            with uninterrupted():
                 database.release()
     finally:
-        with _uninterrupted():
+        with uninterrupted():
             shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -92,7 +97,7 @@ def _database_of_its_own(settings: Settings) -> Iterator[Settings]:
     try:
         yield own
     finally:
-        with _uninterrupted():
+        with uninterrupted():
             asyncio.run(_drop(settings.database_url, name, own.database_url or ""))
 
 
@@ -132,7 +137,7 @@ def _environ(settings: Settings) -> dict[str, str]:
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
+def uninterrupted() -> Iterator[None]:
     """A second Ctrl-C must not leave a server or a directory behind."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine
 from typing import Any, NewType
 
@@ -80,7 +81,8 @@ async def recover(connection: asyncpg.Connection) -> None:
 async def _roll_back(connection: asyncpg.Connection) -> None:
     if not connection.is_in_transaction():
         # A BEGIN whose caller was cancelled may still take effect. The answer to this statement shows it.
-        await connection.execute("SELECT")
+        with contextlib.suppress(asyncpg.InFailedSQLTransactionError):
+            await connection.execute("SELECT")
     if connection.is_in_transaction():
         await connection.execute("ROLLBACK")
 

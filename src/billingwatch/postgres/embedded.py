@@ -191,7 +191,10 @@ def _make_home(home: Path, account: Account) -> None:
 def _port(home: Path) -> int:
     """The port of last time, so that analysts' DSNs stay good; another one if there was none or somebody else has it now."""
     path = home / "port"
-    wanted = int(path.read_text(encoding="utf-8")) if path.exists() else 0
+    wanted = 0
+    if path.exists():
+        path.chmod(0o600)  # earlier releases let every account read it
+        wanted = int(path.read_text(encoding="utf-8"))
     try:
         port = _free_port(wanted)
     except OSError:

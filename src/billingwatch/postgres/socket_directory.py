@@ -1,7 +1,7 @@
-"""The directory of the embedded server's Unix socket: only the account that runs the server, and root, can enter it.
+"""The directory of the embedded server's Unix socket: only the server's account and root can enter it.
 
-It lies in the data directory. Where a socket cannot be made there, because the path is longer than about 100 bytes or the file system
-has no sockets, a symlink leads to a private directory under XDG_RUNTIME_DIR or /tmp.
+It lies in the data directory. If no socket can be made there, a symlink leads to a private directory under
+XDG_RUNTIME_DIR or /tmp: the path may be longer than about 100 bytes, or the file system may have no sockets.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STABLE_PORT = 5432  # part of the socket's name for clients, whatever the server
 
 
 def make_socket_directory(home: Path, account: Account) -> Path:
-    """Return the directory for a server that starts now; the caller holds the start mutex. Raises PostgresUnusable."""
+    """Create the directory for a server that starts now; the caller holds the start mutex. Raises PostgresUnusable."""
     own = home / NAME
     if own.is_symlink():
         target = own.readlink()
@@ -42,7 +42,7 @@ def make_socket_directory(home: Path, account: Account) -> Path:
 
 
 def link_socket(directory: Path, port: int) -> None:
-    """Let clients find the server's socket under one name, so that their DSN stays valid when the port changes."""
+    """Give the server's socket a second, stable name, so that DSNs stay valid when the port changes."""
     stable, actual = directory / socket_name(STABLE_PORT), socket_name(port)
     if port == STABLE_PORT or (stable.is_symlink() and stable.readlink().name == actual):
         return
@@ -60,7 +60,10 @@ def _make_elsewhere(account: Account) -> Path:
         if _takes_sockets(target):
             return target
         target.rmdir()
-    raise PostgresUnusable(reason="no directory is short enough for its Unix socket", hint="set BILLINGWATCH_DATA_DIR to a shorter path")
+    raise PostgresUnusable(
+        reason="no directory is short enough for its Unix socket",
+        hint="set BILLINGWATCH_DATA_DIR to a shorter path",
+    )
 
 
 def _bases(account: Account) -> list[str]:

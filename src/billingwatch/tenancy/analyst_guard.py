@@ -1,7 +1,7 @@
 """Limits on analysts that their sessions cannot lift, because the service enforces them from outside.
 
-A session may set `statement_timeout` to 0, and a role may change its own password and defaults. The guard ends transactions and idle
-sessions by their age, and restores passwords and defaults.
+A session may set `statement_timeout` to 0, and a role may change its own password and defaults. The guard ends
+transactions and idle sessions by their age, and restores passwords and defaults.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ log = structlog.get_logger()
 sql = load_statements(__file__, "analyst_guard.sql")
 
 CHECK_SECONDS = 30.0
-PASSWORD_SECONDS = 300.0  # between two restorations by a service that may not read passwords, and so restores all
+PASSWORD_SECONDS = 300.0  # between two restorations by a role that may not compare passwords
 SUPERUSERS_ALONE = "temp_file_limit"  # of an analyst's defaults; the role cannot change it
 
 
 class AnalystGuard:
-    """Checks all analysts every `CHECK_SECONDS`. Each processing process runs one; a check by another process is skipped."""
+    """Checks all analysts every `CHECK_SECONDS`. Each processing process runs one; one of them checks at a time."""
 
     def __init__(self, dsn: str, *, transaction_limit: timedelta, idle_limit: timedelta) -> None:
         self.task = SupervisedTask("analyst guard", self._run)
@@ -45,7 +45,10 @@ class AnalystGuard:
         await self.task.stop()
 
     async def check(self) -> bool:
-        """End overdue sessions and restore roles; False if another process is at it. Raises DatabaseUnavailable."""
+        """End overdue sessions and restore roles. Return False if another process is doing so.
+
+        Raises DatabaseUnavailable.
+        """
         connection = await open_connection(self._dsn, "billingwatch analysts")
         try:
             control = ControlConnection(connection)
@@ -72,7 +75,12 @@ class AnalystGuard:
                 if not analyst["is_member"]:
                     await control.execute(await control.fetchval(sql["render_join"], role))
                 for ended in await control.fetch(sql["end_overdue_sessions"], role, self._transaction_limit, self._idle_limit):
-                    known.warning("analysts.session_ended", pid=ended["pid"], reason=ended["reason"], seconds=ended["seconds"])
+                    known.warning(
+                        "analysts.session_ended",
+                        pid=ended["pid"],
+                        reason=ended["reason"],
+                        seconds=ended["seconds"],
+                    )
                 if self._settings_differ(control, analyst):
                     await set_defaults(control, role, analyst["schema_name"])
                     known.warning("analysts.settings_restored", found=analyst["settings"])

@@ -1,5 +1,6 @@
 -- claim --
--- Of several processes one checks at a time. The key is that of `analysts.lock`: while an operator creates or revokes an analyst, none does.
+-- Of several processes one checks at a time. The key is that of `analysts.lock`: while an operator creates or
+-- revokes an analyst, none does.
 SELECT pg_try_advisory_xact_lock(hashtextextended('billingwatch analysts', 0));
 
 -- analysts --
@@ -22,18 +23,22 @@ JOIN pg_roles AS r ON r.rolname = a.role_name;
 SELECT format('GRANT %I TO CURRENT_USER', $1::text);
 
 -- password_differs --
--- Superusers alone may ask.
+-- Only a superuser can read pg_authid.
 SELECT rolpassword IS DISTINCT FROM $2 FROM pg_authid WHERE rolname = $1;
 
 -- end_overdue_sessions --
--- An open transaction keeps every table of the database from being vacuumed, the queue of pending events included.
+-- An open transaction keeps every table of the database from being vacuumed, the queue of pending events
+-- included.
 SELECT s.pid,
        CASE WHEN s.xact_start < now() - $2::interval THEN 'transaction' ELSE 'idle' END AS reason,
        extract(epoch FROM now() - coalesce(s.xact_start, s.state_change))::integer AS seconds,
        pg_terminate_backend(s.pid) AS ended
 FROM pg_stat_activity AS s
 WHERE s.usename = $1
-  AND (s.xact_start < now() - $2::interval OR (s.state = 'idle' AND s.state_change < now() - $3::interval));
+  AND (
+      s.xact_start < now() - $2::interval
+      OR (s.state = 'idle' AND s.state_change < now() - $3::interval)
+  );
 
 -- render_rollbacks --
 -- Prepared transactions outlive their sessions, on a server that admits them.

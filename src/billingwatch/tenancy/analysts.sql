@@ -39,8 +39,8 @@ ORDER BY t.name, a.created_at, a.role_name;
 SELECT a.role_name FROM control.analysts AS a JOIN pg_roles AS r ON r.rolname = a.role_name WHERE a.tenant_id = $1;
 
 -- render_role --
--- What binds a session is the connection limit, and the limit on temporary files, which only a superuser may set. That it cannot write is a
--- matter of privileges. A service that is no superuser sees and ends the role's sessions as its member.
+-- Two limits bind a session: the connection limit, and the limit on temporary files, which only a superuser may set.
+-- Privileges keep it from writing. A service that is no superuser sees and ends the role's sessions as its member.
 SELECT format(
     $text$
     CREATE ROLE %1$I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT NOREPLICATION NOBYPASSRLS CONNECTION LIMIT 5 PASSWORD %2$L;

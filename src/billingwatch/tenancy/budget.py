@@ -1,7 +1,7 @@
 """Budget: how much of the service's time the API calls of one tenant may take.
 
-A call costs the time for which it holds a lane, and CALL_SECONDS for the HTTP work. A call beyond the budget is delayed;
-one that would be delayed by more than WAIT_LIMIT is refused.
+A call costs the time for which it holds a lane, and CALL_SECONDS for the HTTP work. A call beyond the budget is
+delayed. A call that would be delayed by more than WAIT_LIMIT is refused.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from collections.abc import Callable
 from billingwatch.errors import CallsExceeded
 
 CALL_SECONDS = 0.001  # of the event loop: parse a request, resolve its tenant, encode the answer
-BURST_SECONDS = 0.5  # that a tenant may take at once after a pause
+BURST_SECONDS = 0.25  # that a tenant may take at once after a pause
 WAIT_LIMIT = 5.0  # seconds
-REFUSAL_PAUSE = 2.0  # seconds; clients that are refused at once call again at once, and 40 of them keep the event loop busy
+REFUSAL_PAUSE = 2.0  # seconds; clients refused at once call again at once, and 40 of them saturate the event loop
 
 
 class Budget:
-    """A bucket of seconds per tenant, kept as the moment at which it is full again. Each process keeps its own.
+    """A bucket of seconds per tenant, kept as the moment at which it is full again; each process has its own.
 
     `share` is the sustained rate: seconds of cost per second of time.
     """

@@ -1,6 +1,7 @@
 """Changes of tenants: written with each change, polled by every process that caches tenants.
 
-The feed does not use LISTEN/NOTIFY. Every role may notify any channel, and one role can fill the queue that all databases share.
+The feed does not use LISTEN/NOTIFY. Every role may notify any channel, and one role can fill the queue that
+all databases share.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ sql = load_statements(__file__, "changes.sql")
 
 POLL_SECONDS = 0.25
 KEEP_FOR = timedelta(hours=6)  # age at which changes are deleted
-MISSED_AFTER = timedelta(hours=1)  # between two polls; after a longer gap, changes may have been deleted unread
+MISSED_AFTER = timedelta(hours=1)  # between two polls; after a longer gap, unread changes may be deleted
 CLEAN_SECONDS = 600.0  # between two deletions of old changes
 
 Forget = Callable[..., None]
@@ -31,12 +32,15 @@ Forget = Callable[..., None]
 
 
 async def announce_change(control: ControlConnection, tenant_id: int | None = None) -> None:
-    """Record that a tenant, or every tenant, changes in this transaction. Processes drop what they cached once it is committed."""
+    """Record that a tenant, or every tenant, changes in this transaction.
+
+    Processes drop their cached answers once it is committed.
+    """
     await control.execute(sql["announce_change"], tenant_id)
 
 
 class ChangeFeed:
-    """Reads each committed change once, whatever the order of commits, and calls `forget` at most once per poll."""
+    """Reads each committed change once, in any order of commits, and calls `forget` at most once per poll."""
 
     def __init__(self, lane: Lane, forget: Forget) -> None:
         self.task = SupervisedTask("tenant changes", self._run)
@@ -68,11 +72,11 @@ class ChangeFeed:
             self._forget(*(() if None in tenant_ids else tenant_ids))
         self._handled.update((row["change_id"], row["transaction_id"]) for row in found)
         # The next poll starts at this horizon, so it does not find older changes again.
-        self._handled = {change: transaction for change, transaction in self._handled.items() if transaction >= horizon}
+        self._handled = {change: xid for change, xid in self._handled.items() if xid >= horizon}
         self._horizon, self._polled_at = horizon, polled_at
 
     def _missed(self, horizon: int, polled_at: datetime) -> bool:
-        """Return whether changes may have been lost: first poll, long gap, or a server that was restored to an earlier state."""
+        """Return whether changes may be lost: first poll, long gap, or a server that was restored from a backup."""
         if self._horizon is None or self._polled_at is None:
             return True
         return horizon < self._horizon or abs(polled_at - self._polled_at) > MISSED_AFTER

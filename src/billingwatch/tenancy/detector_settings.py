@@ -14,12 +14,11 @@ import msgspec
 from billingwatch.errors import InputInvalid, MuteNotFound, MutesFull, TenantNotFound
 from billingwatch.postgres.connections import ControlConnection
 from billingwatch.postgres.statements import load_statements
-from billingwatch.tenancy.changes import announce_change
+from billingwatch.tenancy.audit import record_change
 from billingwatch.tenancy.tenants import DetectorSetting, Mute, Tenant
 
 sql = load_statements(__file__, "detector_settings.sql")
 
-OPERATOR = "operator"  # who uses the command line; whoever uses the API goes by the hint of the key
 MUTE_ID_MAX = 2**31 - 1
 MUTES_LIMIT = 500  # per tenant; every process holds them in memory, and looks through them for each anomaly
 
@@ -59,7 +58,9 @@ async def change_setting(
             await control.execute(sql["delete_setting"], tenant.tenant_id, detector)
         else:
             await control.execute(sql["put_setting"], tenant.tenant_id, detector, after.active, after.thresholds)
-        await _audit(control, tenant, actor, "detector.set", {"detector": detector, "before": _facts(before), "after": _facts(after)})
+        await record_change(
+            control, tenant.tenant_id, actor, "detector.set", {"detector": detector, "before": _facts(before), "after": _facts(after)}
+        )
     return after
 
 
@@ -76,7 +77,7 @@ async def add_mute(control: ControlConnection, tenant: Tenant, wanted: MuteWante
         if await control.fetchval(sql["count_mutes"], tenant.tenant_id) >= MUTES_LIMIT:
             raise MutesFull(limit=MUTES_LIMIT)
         [row] = await control.fetch(sql["insert_mute"], tenant.tenant_id, *msgspec.structs.astuple(wanted))
-        await _audit(control, tenant, actor, "mute.added", {"before": None, "after": msgspec.to_builtins(dict(row))})
+        await record_change(control, tenant.tenant_id, actor, "mute.added", {"before": None, "after": msgspec.to_builtins(dict(row))})
     return MuteRow(**dict(row))
 
 
@@ -86,7 +87,7 @@ async def remove_mute(control: ControlConnection, tenant: Tenant, mute_id: int, 
         row = await control.fetchrow(sql["delete_mute"], tenant.tenant_id, mute_id)
         if row is None:
             raise MuteNotFound(mute_id=mute_id)
-        await _audit(control, tenant, actor, "mute.removed", {"before": msgspec.to_builtins(dict(row)), "after": None})
+        await record_change(control, tenant.tenant_id, actor, "mute.removed", {"before": msgspec.to_builtins(dict(row)), "after": None})
     return MuteRow(**dict(row))
 
 
@@ -96,11 +97,6 @@ async def _changing(control: ControlConnection, tenant: Tenant) -> AsyncIterator
         if await control.fetchrow(sql["lock_tenant"], tenant.tenant_id) is None:
             raise TenantNotFound(name=tenant.name)
         yield
-
-
-async def _audit(control: ControlConnection, tenant: Tenant, actor: str, action: str, detail: object) -> None:
-    await control.execute(sql["insert_audit"], tenant.tenant_id, actor, action, detail)
-    await announce_change(control, tenant.tenant_id)
 
 
 def _facts(setting: DetectorSetting) -> dict[str, object]:

@@ -35,6 +35,3 @@ RETURNING mute_id, detector, subject, since, until, reason, created_at;
 DELETE FROM control.mutes
 WHERE tenant_id = $1 AND mute_id = $2
 RETURNING mute_id, detector, subject, since, until, reason, created_at;
-
--- insert_audit --
-INSERT INTO control.audit_log (tenant_id, actor, action, detail) VALUES ($1, $2, $3, $4);

@@ -14,6 +14,8 @@ from billingwatch.postgres.connections import ControlConnection
 from billingwatch.postgres.statements import load_statements
 from billingwatch.tenancy.changes import announce_change
 from billingwatch.tenancy.isolation import checked_schema_name, isolation_of, new_schema_name
+from billingwatch.tenancy.keys import FIRST_NAME, insert_key
+from billingwatch.tenancy.master_key import encrypt_secret
 from billingwatch.tenancy.sealing import Seal
 from billingwatch.tenancy.tenants import (
     Mode,
@@ -21,7 +23,6 @@ from billingwatch.tenancy.tenants import (
     TenantId,
     checked_name,
     checked_secret,
-    new_api_key,
     new_webhook_token,
     token_hash,
 )
@@ -29,7 +30,6 @@ from billingwatch.tenancy.tenants import (
 sql = load_statements(__file__, "provision.sql")
 
 LIVE_SECRETS = 2  # Stripe signs with the old and the new secret during a roll, never with more
-API_KEY_HINT = 7  # characters
 
 
 class Provisioned(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,8 +56,19 @@ class TenantRow(msgspec.Struct, frozen=True, kw_only=True):
     rate_limit: int | None
     created_at: datetime
     secrets: int
+    api_keys: int
     pending: int
     dead_letters: int
+    paused_at: datetime | None
+    """Null unless it is paused."""
+    previous_url_until: datetime | None
+    """Until when the webhook URL before the last rotation is accepted."""
+    refused: int
+    last_refused_at: datetime | None
+    last_refusal: str | None
+    ignored: int
+    """Events recorded and not processed because of their mode."""
+    last_ignored_at: datetime | None
 
 
 class SecretRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,8 +86,8 @@ async def provision(
     Raises TenantNameInvalid, TenantNameTaken, SecretInvalid.
     """
     checked_name(name)
-    ciphertexts = [seal.encrypt(checked_secret(secret)) for secret in secrets]
-    token, key = new_webhook_token(), new_api_key()
+    checked = [checked_secret(secret) for secret in secrets]
+    token = new_webhook_token()
     try:
         async with control.transaction():
             [row] = await control.fetch(
@@ -90,9 +101,9 @@ async def provision(
                 rate_limit,
             )
             tenant_id, schema_name = TenantId(row["tenant_id"]), checked_schema_name(row["schema_name"])
-            for ciphertext in ciphertexts:
-                await control.execute(sql["insert_secret"], tenant_id, ciphertext)
-            await control.execute(sql["insert_api_key"], token_hash(key), tenant_id, key[:API_KEY_HINT])
+            for secret in checked:
+                await control.execute(sql["insert_secret"], tenant_id, await encrypt_secret(control, seal, secret))
+            key = await insert_key(control, tenant_id, FIRST_NAME)
             if isolation_of(schema_name) == "schema":
                 await control.execute(f"CREATE SCHEMA {schema_name}")
                 await control.execute(
@@ -103,7 +114,7 @@ async def provision(
         if error.constraint_name == "tenants_name_key":
             raise TenantNameTaken(name=name) from error
         raise
-    return Provisioned(tenant_id=tenant_id, name=name, schema_name=schema_name, mode=mode, webhook_token=token, api_key=key)
+    return Provisioned(tenant_id=tenant_id, name=name, schema_name=schema_name, mode=mode, webhook_token=token, api_key=key.api_key)
 
 
 async def list_tenants(control: ControlConnection) -> list[TenantRow]:
@@ -120,12 +131,12 @@ async def find_tenant(control: ControlConnection, name: str) -> TenantRow:
 
 async def add_secret(control: ControlConnection, seal: Seal, name: str, secret: str) -> SecretRow:
     """Give a tenant one more signing secret; two can live at once, for a roll. TenantNotFound, SecretInvalid, SecretsFull."""
-    ciphertext = seal.encrypt(checked_secret(secret))
+    checked_secret(secret)
     async with control.transaction():
         tenant = await _locked(control, name)
         if len(await control.fetch(sql["list_secrets"], tenant.tenant_id)) >= LIVE_SECRETS:
             raise SecretsFull(name=name)
-        [row] = await control.fetch(sql["insert_secret"], tenant.tenant_id, ciphertext)
+        [row] = await control.fetch(sql["insert_secret"], tenant.tenant_id, await encrypt_secret(control, seal, secret))
         await announce_change(control, tenant.tenant_id)
     return SecretRow(**dict(row))
 

@@ -9,15 +9,17 @@ RETURNING tenant_id, schema_name;
 -- insert_secret --
 INSERT INTO control.signing_secrets (tenant_id, ciphertext) VALUES ($1, $2) RETURNING secret_id, created_at;
 
--- insert_api_key --
-INSERT INTO control.api_keys (key_hash, tenant_id, hint) VALUES ($1, $2, $3);
-
 -- list_tenants --
 SELECT t.tenant_id, t.name, t.schema_name, t.mode, t.status, t.revision, t.views_digest, t.rate_limit, t.created_at,
        (SELECT count(*) FROM control.signing_secrets AS s WHERE s.tenant_id = t.tenant_id) AS secrets,
        (SELECT count(*) FROM control.pending_events AS p WHERE p.tenant_id = t.tenant_id) AS pending,
-       (SELECT count(*) FROM control.dead_letters AS d WHERE d.tenant_id = t.tenant_id) AS dead_letters
+       (SELECT count(*) FROM control.dead_letters AS d WHERE d.tenant_id = t.tenant_id) AS dead_letters,
+       (SELECT count(*) FROM control.api_keys AS k WHERE k.tenant_id = t.tenant_id) AS api_keys,
+       CASE WHEN t.status = 'paused' THEN t.paused_at END AS paused_at,
+       CASE WHEN t.previous_token_until > clock_timestamp() THEN t.previous_token_until END AS previous_url_until,
+       coalesce(a.refused, 0) AS refused, a.last_refused_at, a.last_refusal, coalesce(a.ignored, 0) AS ignored, a.last_ignored_at
 FROM control.tenants AS t
+LEFT JOIN control.ingest_activity AS a ON a.tenant_id = t.tenant_id
 WHERE $1::text IS NULL OR t.name = $1
 ORDER BY t.name;
 

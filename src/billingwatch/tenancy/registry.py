@@ -1,6 +1,7 @@
 """The registry: find the tenant of a webhook token or an API key, and cache the answer.
 
 A cached answer is dropped when its tenant changes, when changes may have been missed, and after `CACHE_SECONDS`.
+It ends with the token or the key if that expires earlier.
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ from typing import NamedTuple
 
 import asyncpg
 import msgspec
+import structlog
 
-from billingwatch.errors import TenantNotFound
+from billingwatch.errors import SecretKeyUnusable, TenantNotFound
 from billingwatch.postgres.connections import ControlConnection
 from billingwatch.postgres.statements import load_statements
 from billingwatch.tenancy.changes import ChangeFeed
 from billingwatch.tenancy.lanes import Lane, answer_within, control_plane
 from billingwatch.tenancy.sealing import Seal
-from billingwatch.tenancy.tenants import DetectorSetting, Mute, Tenant, TenantId, token_hash
+from billingwatch.tenancy.tenants import ApiKey, DetectorSetting, Mute, Pause, Tenant, TenantId, token_hash
 
+log = structlog.get_logger()
 sql = load_statements(__file__, "registry.sql")
 
 CACHE_LIMIT = 50_000  # answers; 10,000 tenants with tokens, keys and ids, and room for wrong guesses
@@ -36,6 +39,14 @@ class _Key(NamedTuple):
     name: str | None = None
 
 
+class _Answer(NamedTuple):
+    """A cached answer; the times are those of the event loop's clock."""
+
+    cached_at: float
+    valid_until: float
+    tenant: Tenant | None
+
+
 class Registry:
     """Cached look-ups of tenants. Unknown tokens are remembered too, so that guessing does not reach the database each time."""
 
@@ -43,16 +54,18 @@ class Registry:
         self.changes = ChangeFeed(Lane(dsn, "changes"), self.forget)
         self._lane = lane
         self._seal = seal
-        self._answers: OrderedDict[_Key, tuple[float, Tenant | None]] = OrderedDict()
+        self._answers: OrderedDict[_Key, _Answer] = OrderedDict()
         self._keys: dict[int, set[_Key]] = {}  # cached keys of each tenant
         self._asking: dict[_Key, asyncio.Future[Tenant | None]] = {}
         self._generation = 0
         self._forgotten_at = float("-inf")
 
     async def by_webhook_token(self, token: str) -> Tenant | None:
+        """Return the tenant with those of its signing secrets that the secret key decrypts."""
         return await self._find(_Key(webhook_token=token_hash(token)))
 
     async def by_api_key(self, key: str) -> Tenant | None:
+        """Return the tenant with `api_key`; None when the key is unknown or has expired."""
         return await self._find(_Key(api_key=token_hash(key)))
 
     async def by_tenant_id(self, tenant_id: int) -> Tenant | None:
@@ -86,7 +99,7 @@ class Registry:
         known = self._answers.get(key)
         if known is not None and self._fresh(known, loop.time()):
             self._answers.move_to_end(key)
-            return known[1]
+            return known.tenant
         if (asking := self._asking.get(key)) is not None:
             return await asyncio.shield(asking)
         future: asyncio.Future[Tenant | None] = asyncio.ensure_future(self._ask(key))
@@ -94,52 +107,57 @@ class Registry:
         future.add_done_callback(lambda done: self._answered(key, done))
         return await asyncio.shield(future)
 
-    def _fresh(self, answer: tuple[float, Tenant | None], now: float) -> bool:
-        cached_at, tenant = answer
+    def _fresh(self, answer: _Answer, now: float) -> bool:
+        cached_at, valid_until, tenant = answer
         # Strictly later: uvloop's clock stands still within one turn of the loop.
-        return now - cached_at < CACHE_SECONDS and (tenant is not None or cached_at > self._forgotten_at)
+        return now - cached_at < CACHE_SECONDS and now < valid_until and (tenant is not None or cached_at > self._forgotten_at)
 
     def _answered(self, key: _Key, asking: asyncio.Future[Tenant | None]) -> None:
         if self._asking.get(key) is asking:
             del self._asking[key]
 
     async def _ask(self, key: _Key) -> Tenant | None:
-        generation = self._generation
+        generation, asked_at = self._generation, asyncio.get_running_loop().time()
         async with answer_within(), control_plane(self._lane) as connection:
             row = await connection.fetchrow(sql["find_tenant"], *key)
-        tenant = None if row is None else tenant_from_row(row, self._seal)
+        # Only deliveries need the secrets: a secret that cannot be decrypted must not fail API calls.
+        tenant = None if row is None else tenant_from_row(row, None if key.webhook_token is None else self._seal)
         if generation == self._generation:
-            self._remember(key, tenant)
+            now = asyncio.get_running_loop().time()
+            expires_in = float("inf") if row is None or row["valid_for"] is None else row["valid_for"]
+            # Counted from before the query, so that the cached answer ends no later than what it answers for.
+            self._remember(key, _Answer(now, asked_at + expires_in, tenant))
         return tenant
 
-    def _remember(self, key: _Key, tenant: Tenant | None) -> None:
+    def _remember(self, key: _Key, answer: _Answer) -> None:
         self._drop(key)
-        self._answers[key] = (asyncio.get_running_loop().time(), tenant)
+        self._answers[key] = answer
+        tenant = answer.tenant
         if tenant is not None:
             self._keys.setdefault(tenant.tenant_id, set()).add(key)
         if len(self._answers) > CACHE_LIMIT:
             self._drop(next(iter(self._answers)))
 
     def _drop(self, key: _Key) -> None:
-        _, tenant = self._answers.pop(key, (0.0, None))
-        if tenant is not None:
-            keys = self._keys[tenant.tenant_id]
+        answer = self._answers.pop(key, None)
+        if answer is not None and answer.tenant is not None:
+            keys = self._keys[answer.tenant.tenant_id]
             keys.discard(key)
             if not keys:
-                del self._keys[tenant.tenant_id]
+                del self._keys[answer.tenant.tenant_id]
 
 
-async def load_tenant(control: ControlConnection, seal: Seal, name: str) -> Tenant:
-    """The tenant of that name, from the database; TenantNotFound."""
+async def load_tenant(control: ControlConnection, seal: Seal | None, name: str) -> Tenant:
+    """Read the tenant of that name from the database; without a seal it has no secrets. Raises TenantNotFound."""
     row = await control.fetchrow(sql["find_tenant"], *_Key(name=name))
     if row is None:
         raise TenantNotFound(name=name)
     return tenant_from_row(row, seal)
 
 
-def tenant_from_row(row: asyncpg.Record, seal: Seal) -> Tenant:
-    """Read a row of one of the registry's statements."""
-    ciphertexts: Sequence[bytes] = row["ciphertexts"]
+def tenant_from_row(row: asyncpg.Record, seal: Seal | None) -> Tenant:
+    """Read a row of one of the registry's statements; without a seal no secret is decrypted."""
+    secrets, unreadable = _decrypted(row, seal)
     return Tenant(
         tenant_id=TenantId(row["tenant_id"]),
         name=row["name"],
@@ -148,7 +166,28 @@ def tenant_from_row(row: asyncpg.Record, seal: Seal) -> Tenant:
         mode=row["mode"],
         status=row["status"],
         rate_limit=row["rate_limit"],
-        secrets=tuple(seal.decrypt(ciphertext) for ciphertext in ciphertexts),
+        secrets=secrets,
         detector_settings=msgspec.convert(row["detector_settings"] or (), tuple[DetectorSetting, ...]),
         mutes=msgspec.convert(row["mutes"] or (), tuple[Mute, ...]),
+        pause=None if row["paused_at"] is None else Pause(paused_at=row["paused_at"], resumed_at=row["resumed_at"]),
+        unreadable_secrets=unreadable,
+        api_key=None
+        if row["key_id"] is None
+        else ApiKey(key_id=row["key_id"], name=row["key_name"], hint=row["key_hint"], scope=row["key_scope"]),
     )
+
+
+def _decrypted(row: asyncpg.Record, seal: Seal | None) -> tuple[tuple[str, ...], int]:
+    """Return the secrets, and how many could not be decrypted."""
+    if seal is None:
+        return (), 0
+    ciphertexts: Sequence[bytes] = row["ciphertexts"]
+    secrets: list[str] = []
+    for ciphertext in ciphertexts:
+        try:
+            secrets.append(seal.decrypt(ciphertext))
+        except SecretKeyUnusable:
+            continue
+    if unreadable := len(ciphertexts) - len(secrets):
+        log.error("registry.secrets_undecryptable", tenant=row["name"], secrets=unreadable, hint=SecretKeyUnusable.hint)
+    return tuple(secrets), unreadable

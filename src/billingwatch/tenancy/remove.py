@@ -8,6 +8,7 @@ from billingwatch.postgres.connections import ControlConnection
 from billingwatch.postgres.statements import load_statements
 from billingwatch.postgres.tenant_plane import metadata
 from billingwatch.tenancy.analysts import list_analysts, revoke_analyst
+from billingwatch.tenancy.audit import OPERATOR, record_change
 from billingwatch.tenancy.changes import announce_change
 from billingwatch.tenancy.isolation import checked_schema_name, entrance, isolation_of
 from billingwatch.tenancy.provision import TenantRow, find_tenant
@@ -27,7 +28,7 @@ async def remove_tenant(control: ControlConnection, name: str) -> TenantRow:
     # Committed by itself: whoever serves or visits the tenant must know before its tables are gone.
     async with control.transaction():
         await control.execute(sql["suspend"], tenant.tenant_id)
-        await announce_change(control, tenant.tenant_id)
+        await record_change(control, tenant.tenant_id, OPERATOR, "tenant.removing", {"before": tenant.status, "after": "removing"})
     for analyst in await list_analysts(control, name):
         await revoke_analyst(control, analyst.role)
     async with control.transaction():
@@ -48,7 +49,7 @@ async def remove_tenant(control: ControlConnection, name: str) -> TenantRow:
 
 async def _delete_rows(control: ControlConnection, tenant: TenantRow) -> None:
     if isolation_of(tenant.schema_name) == "schema":
-        await control.execute(f"DROP SCHEMA {checked_schema_name(tenant.schema_name)} CASCADE")
+        await control.execute(f"DROP SCHEMA IF EXISTS {checked_schema_name(tenant.schema_name)} CASCADE")
         return
     deletes = "; ".join(f"DELETE FROM {table.name}" for table in metadata.sorted_tables)  # noqa: S608 - our own tables
     await control.execute(f"{entrance(tenant)}; {deletes}; {sql['leave']}")

@@ -49,7 +49,9 @@ BEGIN
     IF to_regrole('{reader}') IS NULL THEN
         CREATE ROLE {reader} NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT NOREPLICATION NOBYPASSRLS;
         GRANT USAGE ON SCHEMA {schema} TO {reader};
-        FOR name IN SELECT p.tablename FROM pg_policies AS p WHERE p.schemaname = '{schema}' AND p.policyname = 'analyst' LOOP
+        FOR name IN
+            SELECT p.tablename FROM pg_policies AS p WHERE p.schemaname = '{schema}' AND p.policyname = 'analyst'
+        LOOP
             EXECUTE format('ALTER POLICY analyst ON {schema}.%I TO {reader}', name);
         END LOOP;
         REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM {analysts};
@@ -71,9 +73,9 @@ SET LOCAL ROLE {reader};
 SET LOCAL search_path = {analysts};
 
 -- create_table_views --
--- Row-level security does not cover statistics: the planner uses those of all tenants for conditions that cannot leak rows, and EXPLAIN shows
--- its estimate. OFFSET 0 keeps conditions outside the subquery, and outside a security barrier the planner looks up no statistics. Without
--- either of the two it would estimate with the values of other tenants.
+-- Row-level security does not cover statistics: the planner uses those of all tenants for conditions that cannot
+-- leak rows, and EXPLAIN shows its estimate. OFFSET 0 keeps conditions outside the subquery, and outside a security
+-- barrier the planner looks up no statistics. Both are needed.
 DO $$
 DECLARE
     name text;
@@ -81,7 +83,9 @@ BEGIN
     FOR name IN
         SELECT c.relname
         FROM pg_class AS c
-        WHERE c.relnamespace = '{schema}'::regnamespace AND c.relname = ANY ('{tables}'::text[]) AND c.relkind IN ('r', 'p')
+        WHERE c.relnamespace = '{schema}'::regnamespace
+          AND c.relname = ANY ('{tables}'::text[])
+          AND c.relkind IN ('r', 'p')
     LOOP
         EXECUTE format('CREATE VIEW %1$I WITH (security_barrier) AS SELECT * FROM {schema}.%1$I OFFSET 0', name);
     END LOOP;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal, NewType
 
 import msgspec
@@ -16,6 +16,7 @@ from billingwatch.postgres.revisions import outdated
 TenantId = NewType("TenantId", int)
 Mode = Literal["live", "test"]
 Status = Literal["active", "paused", "removing"]
+Scope = Literal["read", "write"]
 
 TOKEN_BYTES = 32  # 256 bits
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
@@ -50,8 +51,39 @@ class Mute(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class Pause(msgspec.Struct, frozen=True, kw_only=True):
+    """The last time in which a tenant's events waited; `resumed_at` is null while it lasts."""
+
+    paused_at: datetime
+    resumed_at: datetime | None
+
+    def within(self, since: datetime, until: datetime) -> timedelta:
+        """Return how much of a span the pause covers."""
+        ended_at = until if self.resumed_at is None else min(self.resumed_at, until)
+        return max(ended_at - max(self.paused_at, since), timedelta())
+
+
+class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
+    """An API key, without the key."""
+
+    key_id: int
+    name: str
+    hint: str
+    scope: Scope
+
+    @property
+    def actor(self) -> str:
+        """Return what the audit log calls the key."""
+        return self.name or self.hint
+
+
 class Tenant(msgspec.Struct, frozen=True, kw_only=True):
-    """One watched Stripe account. `secrets` are the live signing secrets, newest first; never log a Tenant whole."""
+    """One watched Stripe account; never log a Tenant whole.
+
+    `secrets` are the live signing secrets, newest first. Only a look-up by webhook token decrypts them.
+    `unreadable_secrets` counts those that the secret key does not decrypt.
+    `api_key` is the key of a look-up by API key.
+    """
 
     tenant_id: TenantId
     name: str
@@ -63,6 +95,9 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     secrets: tuple[str, ...]
     detector_settings: tuple[DetectorSetting, ...] = ()
     mutes: tuple[Mute, ...] = ()
+    pause: Pause | None = None
+    unreadable_secrets: int = 0
+    api_key: ApiKey | None = None
 
     def __repr__(self) -> str:
         return f"Tenant({self.tenant_id}, {self.name!r}, {self.schema_name})"

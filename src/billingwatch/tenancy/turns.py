@@ -1,14 +1,14 @@
 """Turns: which tenant's call runs next on a group of lanes.
 
-Guarantees: a tenant runs one call at a time; tenants that wait take turns, however many calls each of them has waiting;
-a tenant whose own lane is busy runs on a free lane. Do not wait for a turn while holding one: the tenant has only one.
+Guarantees: a tenant runs one call at a time. Waiting tenants take turns, however many calls each of them has.
+A tenant whose own lane is busy runs on a free lane. Do not take a turn while holding one: the tenant has only one.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from billingwatch.errors import CallsExceeded, LanesBusy
@@ -18,15 +18,28 @@ RETRY_AFTER = 1  # seconds; returned with a refusal because the tenant's queue i
 
 
 class Turns:
-    """Shares lanes between tenants, round robin. `wait_limit` is in seconds, `queue_limit` in calls of one tenant."""
+    """Shares lanes between tenants, round robin.
 
-    def __init__(self, lanes: Lanes, *, wait_limit: float = 6.0, queue_limit: int = 1000) -> None:
+    `wait_limit` is in seconds, `queue_limit` in calls of one tenant. `rest` returns how many seconds a tenant pauses
+    after a call.
+    """
+
+    def __init__(
+        self,
+        lanes: Lanes,
+        *,
+        wait_limit: float = 6.0,
+        queue_limit: int = 1000,
+        rest: Callable[[int], float] = lambda _: 0.0,
+    ) -> None:
         self._lanes = lanes.lanes
         self._wait_limit = wait_limit
         self._queue_limit = queue_limit
+        self._rest = rest
         self._free = set(range(len(self._lanes)))
-        self._running: set[int] = set()
-        self._queues: OrderedDict[int, deque[asyncio.Future[int]]] = OrderedDict()  # the first tenant has the next turn
+        self._running: set[int] = set()  # tenants that run a call or rest after one
+        # Waiting calls by tenant; the first tenant has the next turn.
+        self._queues: OrderedDict[int, deque[asyncio.Future[int]]] = OrderedDict()
 
     @property
     def waiting(self) -> int:
@@ -56,13 +69,23 @@ class Turns:
             if turn.done() and not turn.cancelled():
                 # The turn came in the same step as the cancellation or the timeout.
                 self._give_back(tenant_id, turn.result())
-            if isinstance(error, TimeoutError):
-                raise LanesBusy(seconds=self._wait_limit) from None
-            raise
+            if not isinstance(error, TimeoutError):
+                raise
+            if tenant_id in self._running:
+                raise CallsExceeded(retry_after=RETRY_AFTER) from None
+            raise LanesBusy(seconds=self._wait_limit) from None
 
     def _give_back(self, tenant_id: int, number: int) -> None:
-        self._running.discard(tenant_id)
         self._free.add(number)
+        rest = self._rest(tenant_id)
+        if rest > 0:
+            asyncio.get_running_loop().call_later(min(rest, self._wait_limit), self._end_rest, tenant_id)
+            self._dispatch()
+        else:
+            self._end_rest(tenant_id)
+
+    def _end_rest(self, tenant_id: int) -> None:
+        self._running.discard(tenant_id)
         if tenant_id in self._queues:
             self._queues.move_to_end(tenant_id)  # behind tenants that arrived during its call
         self._dispatch()
@@ -87,7 +110,7 @@ class Turns:
                 del self._queues[tenant_id]
 
     def _nearest_free(self, tenant_id: int) -> int:
-        """Return the tenant's own lane, else the next free one: always the same few backends cache its metadata."""
+        """Return the tenant's own lane, else the next free one, so that few backends cache its metadata."""
         count = len(self._lanes)
         own = lane_number(tenant_id, count)
         return min(self._free, key=lambda number: (number - own) % count)

@@ -1,0 +1,1 @@
+"""The HTTP server's edge: what a sender may cost before a request of it is complete."""
