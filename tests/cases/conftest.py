@@ -52,6 +52,15 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         return [(row["detector"], row["severity"]) for row in self.anomalies(closed=True)]
 
 
+def without_event_ids(outcome: Outcome) -> dict[str, list[Json]]:
+    """Return the tables without the event ids in evidence: a snapshot that says nothing new still gives its row a newer id."""
+    anomalies = [
+        {**row, "evidence": {name: value for name, value in row["evidence"].items() if name != "event_ids"}}
+        for row in outcome.tables["anomalies"]
+    ]
+    return {**outcome.tables, "anomalies": anomalies}
+
+
 VIEWS = ("revenue_daily", "disputes_open", "subscriptions_active")
 
 
@@ -116,7 +125,7 @@ def outcome(delivered, replayed):
     async def outcome(name: str) -> Outcome:
         events = read_case(name)
         by_webhook, by_replay = await delivered(events), await replayed(events)
-        assert by_webhook.tables == by_replay.tables
+        assert without_event_ids(by_webhook) == without_event_ids(by_replay)
         assert by_webhook.views == by_replay.views
         assert (by_webhook.dead, by_webhook.pending) == (by_replay.dead, by_replay.pending) == ([], 0)
         return by_replay

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from .conftest import Json
+from .conftest import Json, without_event_ids
 
 AUGUST = 1_785_751_200  # 2026-08-03T10:00:00Z
 DAY = 86_400
@@ -68,7 +68,7 @@ async def test_events_listed_newest_first_give_the_same_rows(replayed):
 async def test_newest_first_by_webhook_gives_the_same_rows(replayed, delivered):
     events = [one for one in dispute_after_its_charge() if b"plan.updated" not in one]
 
-    assert (await delivered(events[::-1])).tables == (await replayed(events)).tables
+    assert without_event_ids(await delivered(events[::-1])) == without_event_ids(await replayed(events))
 
 
 async def test_six_years_in_four_currencies_are_evaluated(replay_of):
