@@ -130,6 +130,7 @@ class Event(models.Model):
     deliveries = models.IntegerField(db_default=1)
     disposition = models.TextField()
     payload = models.JSONField()
+    body = models.BinaryField(null=True)
 
     class Meta:
         db_table = "events"
