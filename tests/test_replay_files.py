@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -112,3 +114,14 @@ async def test_stdin_with_compressed_lines_is_replayed(run, tenant):
 
     assert json.loads(done.stdout)["recorded"] == 3
     assert json.loads(done.stdout)["behind"] == {}
+
+
+async def test_detector_that_is_behind_says_so_on_the_command_line(run, tenant, control):
+    postpone = "INSERT INTO control.due_visits (tenant_id, kind, due_at, since) VALUES ($1, 'history', $2, $2)"
+    await control.execute(postpone, tenant.tenant_id, datetime(2026, 3, 1, tzinfo=UTC))
+
+    listed = json.loads(run("detectors", "list", tenant.name, "--json").stdout)
+    page = run("detectors", "show", tenant.name, "revenue_drop").stdout
+
+    assert {each["behind_since"] for each in listed} == {"2026-03-01T00:00:00Z"}
+    assert re.search(rb"behind since +2026-03-01 00:00:00", page)
