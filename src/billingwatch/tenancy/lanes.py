@@ -52,6 +52,11 @@ class Lane:
         self._closed = False
 
     @property
+    def statement_timeout(self) -> int:
+        """Seconds that a statement on this lane may take."""
+        return self._statement_timeout
+
+    @property
     def schemas_touched(self) -> int:
         """Distinct schemas of tenants that the present connection has served."""
         return len(self._schemas)

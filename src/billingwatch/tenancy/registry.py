@@ -51,7 +51,7 @@ class Registry:
     """Cached look-ups of tenants. Unknown tokens are remembered too, so that guessing does not reach the database each time."""
 
     def __init__(self, lane: Lane, seal: Seal, dsn: str) -> None:
-        self.changes = ChangeFeed(Lane(dsn, "changes"), self.forget)
+        self.changes = ChangeFeed(Lane(dsn, "changes", statement_timeout=lane.statement_timeout), self.forget)
         self._lane = lane
         self._seal = seal
         self._answers: OrderedDict[_Key, _Answer] = OrderedDict()
