@@ -22,7 +22,8 @@ WITH written AS (
         excluded.payer, excluded.amount, excluded.amount_captured, excluded.amount_refunded, excluded.currency, excluded.status,
         excluded.captured, excluded.disputed, excluded.failure_code, excluded.decline_code, excluded.outcome_type,
         excluded.risk_level, excluded.payment_method_type, excluded.card_fingerprint, excluded.card_country,
-        excluded.order_reference, excluded.destination, excluded.amount_released, excluded.account, excluded.created_at, excluded.updated_at, excluded.event_id, excluded.version
+        excluded.order_reference, excluded.destination, excluded.amount_released, excluded.account, excluded.created_at,
+        excluded.updated_at, excluded.event_id, excluded.version
     )
     WHERE excluded.version > charges.version
 )
@@ -215,7 +216,8 @@ WHERE payment_method_id = ANY ($2::text[]);
 -- Each state once, whatever the order; returns those that were not known. Of a customer's charges in a currency only the first $2 are kept:
 -- one that proves to be later than those is left out, and deleted if it was kept before.
 WITH given AS MATERIALIZED (
-    SELECT g.object_id, g.version, g.kind, g.account, g.created_at, g.event_id, g.facts FROM json_populate_recordset(NULL::states, $1::json) AS g
+    SELECT g.object_id, g.version, g.kind, g.account, g.created_at, g.event_id, g.facts
+    FROM json_populate_recordset(NULL::states, $1::json) AS g
 ),
 ranked AS MATERIALIZED (
     SELECT c.object_id, c.version, c.known, row_number() OVER (PARTITION BY c.object_id ORDER BY c.version) AS place

@@ -11,7 +11,8 @@ WITH payments AS MATERIALIZED (
     SELECT c.charge_id, c.payment_id, coalesce(c.account, '') AS account, c.customer_id, c.payer, c.amount, c.currency,
            CASE WHEN c.amount_captured > 0 THEN c.amount_captured ELSE c.amount END AS taken,
            c.amount_refunded - c.refunds_failed AS returned,
-           c.order_reference, coalesce(c.destination, '') AS destination, c.from_invoice, c.invoice_id, c.created_at, c.updated_at, c.event_id
+           c.order_reference, coalesce(c.destination, '') AS destination, c.from_invoice, c.invoice_id,
+           c.created_at, c.updated_at, c.event_id
     FROM charges AS c
     WHERE c.created_at BETWEEN $1::timestamptz - $3::interval AND $2::timestamptz
       AND c.status = 'succeeded' AND c.captured AND c.payer IS NOT NULL

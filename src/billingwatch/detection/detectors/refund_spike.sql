@@ -1,7 +1,8 @@
 -- candidates --
 -- At least two refunds within the window are needed, and quiet is that window.
 SELECT FROM refunds AS r
-WHERE r.created_at BETWEEN look.since - look.quiet AND look.until AND coalesce(r.status, '') NOT IN ('failed', 'canceled') AND NOT r.released
+WHERE r.created_at BETWEEN look.since - look.quiet AND look.until
+  AND coalesce(r.status, '') NOT IN ('failed', 'canceled') AND NOT r.released
 HAVING count(*) >= 2
 
 -- incidents --
