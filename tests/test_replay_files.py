@@ -91,9 +91,9 @@ def run(settings):
         "BILLINGWATCH_DATA_DIR": str(settings.data_dir),
     }
 
-    def run(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    def run(*arguments: str, stdin: bytes = b"", seconds: int = 100, **changes: str) -> subprocess.CompletedProcess[bytes]:
         command = [sys.executable, "-P", "-m", "billingwatch", *arguments]
-        return subprocess.run(command, env=environ, input=stdin, capture_output=True, timeout=100, check=False)
+        return subprocess.run(command, env=environ | changes, input=stdin, capture_output=True, timeout=seconds, check=False)
 
     return run
 
@@ -125,3 +125,17 @@ async def test_detector_that_is_behind_says_so_on_the_command_line(run, tenant, 
 
     assert {each["behind_since"] for each in listed} == {"2026-03-01T00:00:00Z"}
     assert re.search(rb"behind since +2026-03-01 00:00:00", page)
+
+
+async def test_statement_timeout_of_the_settings_holds_for_replay(run, tenant, connect, tmp_path):
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(LINES)
+    holder = await connect()
+    async with holder.transaction():
+        await holder.execute(f"LOCK TABLE {tenant.schema_name}.customers IN ACCESS EXCLUSIVE MODE")
+
+        # With the default of 30 s the command would still wait when the test ends it.
+        done = run("replay", tenant.name, str(path), seconds=25, BILLINGWATCH_STATEMENT_TIMEOUT="2")
+
+    assert done.returncode != 0
+    assert b"statement timeout" in done.stderr
