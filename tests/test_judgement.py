@@ -360,3 +360,18 @@ async def test_detector_that_failed_evaluates_week_by_week(lane, tenant, record,
     assert (first.behind, since) == (True, early + timedelta(weeks=1))
     assert len([one for one in await find() if one.detector == "negative_invoice"]) == 2
     assert await postponed() == []
+
+
+@pytest.mark.parametrize(("late", "evaluated"), [(timedelta(0), 0), (REJUDGED_AFTER, 1)])
+async def test_backlog_delays_a_failed_detector_by_ten_minutes_at_most(lane, tenant, record, now, find, breaking, late, evaluated):
+    breaking(negative_invoice={"incidents": "SELECT 1 / 0, $1::timestamptz, $2::timestamptz, $3::bigint"})
+    with capture_logs():
+        await record(credit_event(1, now))
+        await visit(lane, tenant, as_of=now)
+    breaking()
+    await record(charge_event(1, now), charge_event(2, now))
+
+    visited = await visit(lane, tenant, as_of=now + REJUDGED_AFTER + late, limit=1)
+
+    assert visited.more
+    assert len([one for one in await find() if one.detector == "negative_invoice"]) == evaluated

@@ -120,12 +120,16 @@ class Judge:
     async def postponed(self, *, now: bool, complete: bool) -> None:
         """Let postponed detectors evaluate the next slice of what they have not evaluated, when that is due or with `now`.
 
-        Without `complete` more events wait, which may lie in that slice, so a detector that is only behind waits for them.
+        Without `complete` more events wait, which may lie in that slice.
         """
         for name, waiting in list(self._waiting.items()):
-            due = now or waiting.at(self._as_of)
-            if due and complete:
+            if self._may_evaluate(waiting, now=now, complete=complete):
                 await self._rejudge(name, waiting, replayed=now)
+
+    def _may_evaluate(self, waiting: Due, *, now: bool, complete: bool) -> bool:
+        """Return whether a slice is due. A backlog of events delays it by REJUDGED_AFTER at most."""
+        overdue = waiting.due_at <= self._as_of - REJUDGED_AFTER
+        return (now or waiting.at(self._as_of)) and (complete or overdue)
 
     async def _rejudge(self, name: str, waiting: Due, *, replayed: bool) -> None:
         since = max(waiting.since or BEGINNING, await beginning(self._connection) or END)
@@ -161,7 +165,7 @@ class Judge:
     async def history(self, *, now: bool, complete: bool) -> None:
         """Let all detectors evaluate the next slice of what follows rows that arrived late, when that is due or with `now`."""
         history = self._history
-        if history is None or not complete or not (now or history.at(self._as_of)):
+        if history is None or not self._may_evaluate(history, now=now, complete=complete):
             return
         since = max(history.since or BEGINNING, await beginning(self._connection) or END)
         until = shift(since, SLICE)
