@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Protocol
 
 from billingwatch.errors import RateLimited, SignaturesLimited
+from billingwatch.tenancy.buckets import ProcessBuckets
 from billingwatch.tenancy.tenants import Tenant
 
 SHARED_TENANTS = 1_048_576  # tenant ids below this one share their buckets between processes: 8 MiB, sparse
-BUCKETS_LIMIT = 50_000  # buckets in a process's own memory before those that are full again are dropped
 FORGED_PER_SECOND = 10  # deliveries with an invalid signature, per tenant and process; more get 429
 FORGED_BURST_SECONDS = 10
 FORGED_DELAY = 1.0  # seconds that a 429 to a forged delivery waits, so that a flood over few connections is slow
@@ -34,27 +34,6 @@ class Buckets(Protocol):
     def read(self, tenant_id: int) -> float: ...
 
     def write(self, tenant_id: int, full_at: float, now: float) -> None: ...
-
-
-class ProcessBuckets:
-    """Buckets of one process. Full buckets are dropped when there are many, because a new bucket is full too."""
-
-    def __init__(self, *, limit: int = BUCKETS_LIMIT) -> None:
-        self._limit = limit
-        self._full_at: dict[int, float] = {}
-
-    def __len__(self) -> int:
-        return len(self._full_at)
-
-    def read(self, tenant_id: int) -> float:
-        return self._full_at.get(tenant_id, 0.0)
-
-    def write(self, tenant_id: int, full_at: float, now: float) -> None:
-        self._full_at[tenant_id] = full_at
-        if len(self._full_at) > self._limit:
-            self._full_at = {key: moment for key, moment in self._full_at.items() if moment > now}
-            # As many buckets in use: the limit grows, so that not every event sweeps them.
-            self._limit = max(self._limit, 2 * len(self._full_at))
 
 
 class SharedBuckets:
