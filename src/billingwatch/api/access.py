@@ -78,7 +78,7 @@ class TenantAccess:
                 self._service.api_budget.charge(tenant_id, now() - began)
 
     def changed(self) -> None:
-        """Settings changed: this process knows at once, the others when Postgres tells them."""
+        """Drop the cached tenant, because its settings changed. Other processes do so at their next poll."""
         self._service.registry.forget(self.tenant.tenant_id)
 
 

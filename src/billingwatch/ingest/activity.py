@@ -36,7 +36,7 @@ _REASONS: tuple[tuple[type[errors.BillingWatchError], str], ...] = (
 
 
 class _Counts:
-    """What a tenant's row will be added to."""
+    """Counts to add to a tenant's row."""
 
     __slots__ = ("ignored", "last_ignored_at", "last_refusal", "last_refused_at", "refused")
 

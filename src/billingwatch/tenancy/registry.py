@@ -79,7 +79,9 @@ class Registry:
         await self.changes.close()
 
     def forget(self, *tenant_ids: int) -> None:
-        """Drop the cached answers about the given tenants; without an id, all answers. An answer that is still on its way is not cached.
+        """Drop the cached answers about the given tenants; without an id, all answers.
+
+        An answer that is being read at this moment is not cached.
 
         Cached answers "unknown" end too: one of the changes may be a new tenant. They are not removed one by one.
         """
