@@ -185,7 +185,8 @@ async def test_text_of_a_refusal_is_bounded(make_activity, control, tenant):
 async def test_close_returns_while_the_database_is_frozen(make_activity, control, tenant, road):
     activity = make_activity(road.dsn, flush_seconds=60)
     activity.start()
-    await activity.flush()
+    activity.refused(tenant, SignatureInvalid())
+    await activity.flush()  # the lane is connected now
     activity.refused(tenant, SignatureInvalid())
     road.freeze()
 
