@@ -165,6 +165,22 @@ async def test_two_processors_share_the_lanes_and_one_takes_over_when_the_other_
     await until(lambda: none(pending))
 
 
+async def test_lanes_of_a_frozen_processor_are_taken_over(make_processor, provision_tenant, record, pending, monkeypatch):
+    frozen = make_processor()
+    second = make_processor()
+    await until(lambda: is_(lambda: len(owned(frozen)) == len(owned(second)) == 1))
+    monkeypatch.setattr(worker_module, "FROZEN_SECONDS", 1.0)
+
+    with capture_logs() as logs:
+        await frozen._poller.stop()  # Its sessions stay, as after SIGSTOP.
+        await until(lambda: is_(lambda: owned(second) == [0, 1]))
+
+    for name in ("one", "two"):
+        await record((await provision_tenant(name))[0], "evt_1")
+    await until(lambda: none(pending))
+    assert [line["lanes"] for line in logs if line["event"] == "worker.frozen_processor_ended"] == [1]
+
+
 async def test_more_processors_than_lanes_leave_some_without_and_none_contended(make_processor):
     processors = [make_processor() for _ in range(3)]
 
@@ -230,6 +246,32 @@ async def has(customers, tenant: Tenant, expected: list[str]) -> bool:
 
 
 @pytest.mark.schema_isolation
+@pytest.mark.parametrize("table", ["customers", "states", "anomalies"])
+async def test_locked_table_of_a_tenant_delays_no_other_on_its_lane(
+    make_processor, provision_tenant, record, pending, customers, connect, monkeypatch, table
+):
+    monkeypatch.setattr(worker_module, "LOCKED_SECONDS", 0.2)
+    locked, other = [(await provision_tenant(name))[0] for name in ("locked", "other")]
+    for tenant in (locked, other):
+        await record(tenant, "evt_1")
+    holder = await connect()
+
+    with capture_logs() as logs:
+        async with tenant_scope(holder, locked) as scoped:
+            await scoped.execute(f"LOCK TABLE {table}")
+            make_processor(lanes=1)
+            await until(lambda: one(pending))
+            assert await customers(other) == ["cus_1"]
+        await until(lambda: none(pending))
+
+    assert await customers(locked) == ["cus_1"]
+    assert [line["event"] for line in logs if "locked" in line["event"]] == ["worker.tenant_locked", "worker.tenant_unlocked"]
+
+
+async def one(pending: Callable[[], Awaitable[int]]) -> bool:
+    return await pending() == 1
+
+
 async def test_what_is_pending_for_a_tenant_that_is_gone_is_forgotten(make_processor, tenant, record, pending, control):
     await record(tenant, "evt_1")
     await control.execute(f"DROP SCHEMA {tenant.schema_name} CASCADE; DELETE FROM control.tenants")

@@ -7,14 +7,14 @@ BillingWatchError
 ├── FleetSettingMismatch · FleetSettingInUse · NotReady
 ├── TenantNotFound · TenantNameTaken · TenantNameInvalid · TenantBeingRemoved · TenantPaused · RemovalUnfinished
 ├── SecretInvalid · SecretsFull · SecretNotFound · SecretKeyUnusable · RotationRunning
-├── EventNotFound · DeadLetterNotFound · AnomalyNotFound · AnomalyClosed · AnalystNotFound · AnalystsNotPermitted · AnalystRemains
+├── EventNotFound · DeadLetterNotFound · AnomalyNotFound · AnomalyClosed · AnalystNotFound · AnalystsNotPermitted · AnalystRemains · AnalystBusy
 ├── DetectorNotFound · ThresholdsInvalid · MuteNotFound · MutesFull · BacktestFailed
 ├── WebhookTokenUnknown · SignatureInvalid · SignatureOutOfTime · SignaturesLimited · EventMalformed
 ├── TenantUnconfigured · RateLimited · Overloaded · BodyTooLarge · BodiesFull
 ├── CallsExceeded · LanesBusy · QueryTooSlow
 ├── ApiKeyReadOnly · ApiKeyNotFound · ApiKeyNameTaken · ApiKeyNameInvalid · ApiKeysFull
 ├── Unauthenticated
-└── InputInvalid
+└── InputInvalid · OutputLost
 """
 
 from __future__ import annotations
@@ -343,8 +343,20 @@ class AnalystRemains(BillingWatchError):
         super().__init__(role=role, reason=reason, hint=f"run `DROP OWNED BY {role}` there, then revoke it again")
 
 
+class AnalystBusy(BillingWatchError):
+    """`{role}` cannot be changed: its sessions lock the role again each time they are ended"""
+
+    hint = "stop the program that uses its password, then run the command again"
+
+
 class Unauthenticated(BillingWatchError):
     """send the tenant's API key as `Authorization: Bearer <api key>`"""
+
+
+class OutputLost(BillingWatchError):
+    """the command is done, but its output could not be written: {reason}"""
+
+    hint = "revoke or rotate the key, password or URL that it was to show, or run it again if it only reads"
 
 
 class InputInvalid(BillingWatchError):

@@ -127,7 +127,7 @@ async def _visit(lane: Lane, tenant: Tenant, *, as_of: datetime, limit: int, jud
             await judge.history(now=judge_now, complete=not claim.more)
             # Last: after downtime an anomaly that goes on has only now been seen again.
             await judge.settle()
-        except UNAVAILABLE:
+        except (*UNAVAILABLE, asyncpg.LockNotAvailableError):
             raise
         except Exception as error:
             if guarded:

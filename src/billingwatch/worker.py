@@ -38,6 +38,8 @@ POLL_SECONDS = 0.25  # how soon events are seen that other processes recorded
 BALANCE_SECONDS = 2.0  # how soon a dead process's lanes are taken over
 CLOSE_SECONDS = 8.0  # that closing waits for the visits under way
 LEAVE_SECONDS = 2.0  # that closing waits for the database to delete this process's row
+FROZEN_SECONDS = 30.0  # without a statement, after which the other processors take the lanes of a processor
+LOCKED_SECONDS = 5.0  # before a tenant whose tables are locked is visited again
 BACKOFF_SECONDS = (1, 5, 30, 120, 300)  # before a tenant whose visit failed is visited again
 
 
@@ -48,6 +50,7 @@ class WorkLane:
         self.number = number
         self.lane = lane
         self.owned_generation: int | None = None
+        self.attending = 0  # pid of the control session under which the lane was taken
         self.ready: OrderedDict[int, None] = OrderedDict()
         self.wake = asyncio.Event()
 
@@ -71,10 +74,12 @@ class Processor:
         self._clock = clock
         self._lanes = [WorkLane(number, lane) for number, lane in enumerate(lanes.lanes)]
         self._failures: dict[int, tuple[int, float]] = {}
+        self._locked: set[int] = set()  # tenants whose last visit found a table locked
         self._workers = [SupervisedTask(f"work lane {lane.number}", partial(self._work, lane)) for lane in self._lanes]
         self._poller = SupervisedTask("processor poll", self._poll)
         self._stopping = False
         self._present_generation: int | None = None
+        self._attending = 0
         self._processor_id: int | None = None
 
     @property
@@ -137,6 +142,9 @@ class Processor:
             return
         except TenantOutdated:
             return  # Costs nothing to ask again, so that it goes on as soon as the tenant is migrated; the service said at its start who is behind.
+        except asyncpg.LockNotAvailableError as error:
+            self._skip_locked(tenant_id, error)
+            return
         except (asyncpg.PostgresError, BillingWatchError) as error:
             self._back_off(tenant_id)
             metrics.visit_failures.inc()
@@ -148,6 +156,9 @@ class Processor:
             log.exception("worker.visit_failed", tenant_id=tenant_id)
             return
         self._failures.pop(tenant_id, None)
+        if tenant_id in self._locked:
+            self._locked.discard(tenant_id)
+            log.info("worker.tenant_unlocked", tenant_id=tenant_id)
         metrics.visit.observe(loop.time() - began)
         if done.more:
             lane.call(tenant_id)
@@ -212,14 +223,16 @@ class Processor:
         """Own a fair share of the lanes: give up what is above it, take free ones while below."""
         async with control_plane(self._control) as connection:
             if self._present_generation != self._control.generation:
-                await connection.execute(sql["attend"])
-                self._present_generation = self._control.generation
+                [row] = await connection.fetch(sql["attend"])
+                self._present_generation, self._attending = self._control.generation, row["pid"]
+            for row in await connection.fetch(sql["end_frozen"], FROZEN_SECONDS):
+                log.warning("worker.frozen_processor_ended", seconds=FROZEN_SECONDS, lanes=len(row["lanes"]))
             processes: int = await connection.fetchval(sql["attendance"])
         share = math.ceil(len(self._lanes) / max(processes, 1))
         owned = [lane for lane in self._lanes if lane.owned]
         for lane in owned[share:]:
             async with lane.lane.hold() as connection:
-                await connection.execute(sql["disown_lane"], len(self._lanes), lane.number)
+                await connection.execute(sql["disown_lane"], len(self._lanes), lane.number, lane.attending)
             lane.owned_generation = None
             log.info("worker.lane_given_up", lane=lane.number)
         room = share - len(owned)
@@ -229,8 +242,9 @@ class Processor:
 
     async def _own(self, lane: WorkLane) -> bool:
         async with lane.lane.hold() as connection:
-            if not await connection.fetchval(sql["own_lane"], len(self._lanes), lane.number):
+            if not await connection.fetchval(sql["own_lane"], len(self._lanes), lane.number, self._attending):
                 return False
+            lane.attending = self._attending
             lane.owned_generation = lane.lane.generation
         log.debug("worker.lane_owned", lane=lane.number)
         return True
@@ -239,6 +253,14 @@ class Processor:
         failures = self._failures.get(tenant_id, (0, 0.0))[0]
         seconds = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)]
         self._failures[tenant_id] = (failures + 1, asyncio.get_running_loop().time() + seconds)
+
+    def _skip_locked(self, tenant_id: int, error: asyncpg.LockNotAvailableError) -> None:
+        """Visit the tenant again in `LOCKED_SECONDS`; log the first of several attempts."""
+        metrics.visit_failures.inc()
+        if tenant_id not in self._locked:
+            self._locked.add(tenant_id)
+            log.warning("worker.tenant_locked", tenant_id=tenant_id, error=str(error), retry_in_seconds=LOCKED_SECONDS)
+        self._failures[tenant_id] = (0, asyncio.get_running_loop().time() + LOCKED_SECONDS)
 
     def _backing_off(self, tenant_id: int) -> bool:
         return tenant_id in self._failures and self._failures[tenant_id][1] > asyncio.get_running_loop().time()

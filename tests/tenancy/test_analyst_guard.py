@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -25,6 +25,7 @@ from billingwatch.tenancy.analysts import (
     AnalystCreated,
     analyst_dsn,
     create_analyst,
+    list_analysts,
     revoke_analyst,
     rotate_analyst,
     scram_verifier,
@@ -98,7 +99,8 @@ async def acme(service: str, isolation: Isolation, seal: Seal) -> AsyncIterator[
     await provision(control, seal, "acme")
     made = await create_analyst(control, "acme")
     yield Installation(service, control, made)
-    await revoke_analyst(control, made.role)
+    for analyst in await list_analysts(control):
+        await revoke_analyst(control, analyst.role)
     await control.close()
 
 
@@ -141,6 +143,31 @@ async def test_running_statement_without_timeout_is_ended(acme: Installation) ->
 
 async def modern(session: asyncpg.Connection) -> bool:
     return session.get_server_version().major >= 17
+
+
+async def test_session_that_stops_writers_is_ended(acme: Installation, database: str) -> None:
+    admin = await asyncpg.connect(urlsplit(acme.dsn)._replace(netloc=urlsplit(database).netloc, query=urlsplit(database).query).geturl())
+    await admin.execute("DROP EVENT TRIGGER IF EXISTS billingwatch_analysts")
+    reader, session = await acme.connect(), await acme.connect()
+    await reader.execute("BEGIN; SELECT FROM events")
+    await session.execute("SET default_transaction_read_only = off; SET statement_timeout = 0")
+    rule = asyncio.create_task(session.execute("CREATE RULE r AS ON INSERT TO events DO INSTEAD NOTHING"))
+    async with asyncio.timeout(10):
+        while not await admin.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = $1", session.get_server_pid()):
+            await asyncio.sleep(0.01)
+
+    with capture_logs() as logs:
+        assert await acme.guard().check()
+
+    assert await has_ended(session)
+    with pytest.raises(ENDED):
+        await rule
+    assert [line["reason"] for line in logs if line["event"] == "analysts.session_ended"] == ["lock"]
+    assert await reader.fetchval("SELECT 1") == 1
+    # A guard that may do so also closes what let the session wait for the lock.
+    may = await acme.control.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+    assert await admin.fetchval("SELECT count(*) FROM pg_event_trigger WHERE evtname = 'billingwatch_analysts'") == int(may)
+    await admin.close()
 
 
 async def test_idle_session_is_ended_and_a_young_one_stays(acme: Installation) -> None:
@@ -297,6 +324,22 @@ async def test_rotated_password_replaces_the_old_one_and_ends_sessions(acme: Ins
     again = await acme.connect(made.password)
     assert (made.role, made.schema_name) == (acme.analyst.role, acme.analyst.schema_name)
     await again.close()
+
+
+@pytest.mark.parametrize("shut_out", [rotate_analyst, revoke_analyst])
+async def test_analyst_who_locks_its_own_role_is_shut_out_at_once(
+    acme: Installation, shut_out: Callable[[ControlConnection, str], Awaitable[object]]
+) -> None:
+    session = await acme.connect()
+    await session.execute("SET default_transaction_read_only = off; SET idle_in_transaction_session_timeout = 0")
+    await session.execute("BEGIN; ALTER ROLE CURRENT_USER SET work_mem = '1MB'; ALTER ROLE CURRENT_USER PASSWORD 'mine'")
+
+    async with asyncio.timeout(10):
+        await shut_out(acme.control, acme.analyst.role)
+
+    assert await has_ended(session)
+    with pytest.raises((asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError)):
+        await acme.connect()
 
 
 async def test_other_sessions_show_an_analyst_no_name_of_a_tenant(acme: Installation, open_lane: Callable[..., Any]) -> None:

@@ -418,6 +418,29 @@ async def test_two_analysts_can_be_made_at_once(database: str, control: ControlC
     await other.close()
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE RULE r AS ON INSERT TO {table} DO INSTEAD NOTHING",
+        "CREATE TRIGGER t BEFORE INSERT ON {table} EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+        "COMMENT ON TABLE {table} IS 'mine'",
+    ],
+)
+async def test_ddl_of_an_analyst_is_refused_without_waiting_for_a_lock(
+    control: ControlConnection, acme: Tenant, analyst: asyncpg.Connection, create: CreateAnalyst, connect_as: ConnectAs, statement: str
+) -> None:
+    reader = await connect_as(await create("acme"))
+    await reader.execute("BEGIN; SELECT FROM events")
+    await analyst.execute("SET default_transaction_read_only = off; SET statement_timeout = 0")
+
+    async with asyncio.timeout(5):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="an analyst may only read"):
+            await analyst.execute(statement.format(table="events"))
+
+    await add_customer(control, acme, "ada@acme.example")
+    assert await reader.fetchval("SELECT count(*) FROM customers") == 1
+
+
 async def test_the_database_is_secured_once(control: ControlConnection, acme: Tenant, create: CreateAnalyst) -> None:
     made = await create("acme")
 
@@ -475,7 +498,7 @@ async def test_a_service_that_is_no_superuser_manages_analysts_and_tells_what_it
 
     assert readable == []
     assert sessions == [1]
-    assert [door.deed.split()[0] for door in made.open_doors] == ["connect", "use", "take"]
+    assert [door.deed.split()[0] for door in made.open_doors] == ["connect", "use", "take", "stop"]
     assert await list_analysts(service.control) == []
     with pytest.raises((asyncpg.AdminShutdownError, asyncpg.InterfaceError, ConnectionError)):
         await session.fetch("SELECT 1")
@@ -506,7 +529,7 @@ async def test_the_owner_of_the_database_closes_all_but_functions(service: Servi
 
     made = await create_analyst(service.control, "acme")
 
-    assert [door.deed.split()[0] for door in made.open_doors] == ["take"]
+    assert [door.deed.split()[0] for door in made.open_doors] == ["take", "stop"]
     await (await service.connect_as(made)).close()
 
 
@@ -517,7 +540,7 @@ async def test_a_service_that_may_not_make_roles_leaves_nothing_behind(service: 
         await create_analyst(service.control, "acme")
 
     assert await list_analysts(service.control) == []
-    assert len(await service.control.fetch(sql["open_doors"])) == 3
+    assert len(await service.control.fetch(sql["open_doors"])) == 4
 
 
 async def test_an_analyst_who_could_not_connect_is_not_left_behind(service: Service) -> None:

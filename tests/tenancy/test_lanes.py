@@ -167,9 +167,9 @@ async def test_callers_of_a_database_that_is_away_fail_at_once_after_the_first(m
     attempts: list[str] = []
     connect = lanes_module.open_connection
 
-    async def count(dsn: str, name: str, *, statement_timeout: int) -> asyncpg.Connection:
+    async def count(dsn: str, name: str, **timeouts: float) -> asyncpg.Connection:
         attempts.append(name)
-        return await connect(dsn, name, statement_timeout=statement_timeout)
+        return await connect(dsn, name, **timeouts)
 
     monkeypatch.setattr(lanes_module, "open_connection", count)
     done = await asyncio.gather(*(backend(lane) for _ in range(20)), return_exceptions=True)

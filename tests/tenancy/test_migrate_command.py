@@ -9,14 +9,19 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from billingwatch.clock import utc_now
 from billingwatch.postgres import migrations
 from billingwatch.settings import Settings
+from billingwatch.tenancy.keys import create_key
+from billingwatch.tenancy.lifecycle import pause_tenant
 from billingwatch.tenancy.scope import tenant_scope
+from billingwatch.tenancy.tenants import Scope
 
 pytestmark = pytest.mark.schema_isolation  # but for what says otherwise
 
@@ -231,6 +236,25 @@ async def test_both_lines_are_taken_back_and_taken_again(control: Any, connect: 
     assert await migrated(control, revision) == 3
     async with tenant_scope(await connect(), trio["first"]) as scoped:
         assert await scoped.fetch("SELECT nickname FROM customers") == []
+
+
+async def test_control_downgrade_keeps_paused_tenants_and_drops_limited_keys(control: Any, trio: Any, command: Command) -> None:
+    await pause_tenant(control, "first", as_of=utc_now())
+    await control.execute("UPDATE control.tenants SET status = 'removing' WHERE name = 'second'")
+    for name, scope, end in (
+        ("reader", "read", None),
+        ("expired", "write", timedelta(seconds=-1)),
+        ("lasting", "write", timedelta(days=9)),
+    ):
+        await create_key(control, "third", name, scope=cast(Scope, scope), expires_in=end)
+
+    back, _ = await command.json("--downgrade", "control")
+    keys = await control.fetchval("SELECT count(*) FROM control.api_keys JOIN control.tenants USING (tenant_id) WHERE name = 'third'")
+    up, _ = await command.json()
+
+    states = await control.fetch("SELECT name, status FROM control.tenants ORDER BY name")
+    assert (back, up, keys) == (0, 0, 2)
+    assert [tuple(row) for row in states] == [("first", "active"), ("second", "removing"), ("third", "active")]
 
 
 async def test_a_run_with_nothing_to_do_says_so(release: Any, trio: Any, command: Command) -> None:

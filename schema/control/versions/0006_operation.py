@@ -187,7 +187,12 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.execute("DROP FUNCTION control.record_body")
     op.drop_constraint("tenants_status_known", "tenants", schema="control")
-    op.execute("UPDATE control.tenants SET status = 'suspended' WHERE status <> 'active'")
+    # The release before this one knows neither pauses nor limits of keys. It refuses a suspended tenant's events, and the next upgrade
+    # reads `suspended` as a removal that cannot be undone: a paused tenant becomes active.
+    op.execute("UPDATE control.tenants SET status = 'active' WHERE status = 'paused'")
+    op.execute("UPDATE control.tenants SET status = 'suspended' WHERE status = 'removing'")
+    # Without scope and expiry these keys would admit every call for ever.
+    op.execute("DELETE FROM control.api_keys WHERE scope <> 'write' OR expires_at <= now()")
     op.create_check_constraint(op.f("tenants_status_known"), "tenants", "status IN ('active', 'suspended')", schema="control")
     op.alter_column(
         "audit_log",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
+import asyncpg
 import msgspec
 
-from billingwatch.postgres.connections import ControlConnection, open_connection
+from billingwatch.errors import DatabaseUnavailable
+from billingwatch.postgres.connections import UNAVAILABLE, ControlConnection, discard, open_connection
 from billingwatch.postgres.database import Database, open_database
 from billingwatch.settings import Settings, load_settings
 from billingwatch.tenancy.fleet_settings import check_fleet_settings, check_key_sample, key_sample
@@ -19,6 +21,17 @@ from billingwatch.tenancy.sealing import Seal, open_seal
 from billingwatch.tenancy.tenants import Tenant
 
 T = TypeVar("T")
+
+# OSError alone may come from a file. What is not here is a defect, and keeps its traceback.
+LOST = (
+    *(kind for kind in UNAVAILABLE if kind is not OSError),
+    ConnectionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.OperatorInterventionError,
+)
+"""What a database raises that a command lost, or that cannot do its work now."""
+CHECK_EFFECT = "the command may have taken effect: check that with `list` or `show` before you run it again"
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,15 +78,20 @@ def run_session(work: Callable[[Session], Awaitable[T]], *, prepare: bool = True
     with open_database(settings) as database:
 
         async def run() -> T:
-            async with _connected(settings, database, prepare=prepare) as session:
-                return await work(session)
+            with _named_losses():
+                async with _connected(settings, database, prepare=prepare) as session:
+                    return await work(session)
 
         return asyncio.run(run())
 
 
 @asynccontextmanager
 async def _connected(settings: Settings, database: Database, *, prepare: bool) -> AsyncIterator[Session]:
-    connection = await open_connection(database.dsn, "billingwatch cli", statement_timeout=3600)
+    try:
+        connection = await open_connection(database.dsn, "billingwatch cli", statement_timeout=3600)
+    except DatabaseUnavailable as error:
+        error.hint = _where(settings)
+        raise
     try:
         control = ControlConnection(connection)
         sample = None
@@ -82,4 +100,20 @@ async def _connected(settings: Settings, database: Database, *, prepare: bool) -
             sample = await key_sample(control)
         yield Session(settings=settings, database=database, control=control, key_sample=sample)
     finally:
-        await connection.close()
+        await discard(connection)
+
+
+@contextmanager
+def _named_losses() -> Iterator[None]:
+    """Raise DatabaseUnavailable for what a lost, read-only or full database raises in the middle of a command."""
+    try:
+        yield
+    except LOST as error:
+        raise DatabaseUnavailable(reason=str(error) or type(error).__name__, hint=CHECK_EFFECT) from error
+
+
+def _where(settings: Settings) -> str:
+    """Return where to look when the database does not accept the connection."""
+    if settings.database_url is None:
+        return f"see {settings.data_dir / 'postgres' / 'postgres.log'}"
+    return "start the server that BILLINGWATCH_DATABASE_URL names, or correct that setting"

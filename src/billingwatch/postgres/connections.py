@@ -40,8 +40,8 @@ LEAVE_SECONDS = 2.0  # that ROLLBACK or closing may take; a frozen server answer
 SILENCE = 5  # seconds that an answer may be late beyond the statement timeout
 
 
-async def open_connection(dsn: str, application_name: str, *, statement_timeout: int = 30) -> asyncpg.Connection:
-    """Connect; raise DatabaseUnavailable when that fails. `statement_timeout` is in seconds."""
+async def open_connection(dsn: str, application_name: str, *, statement_timeout: int = 30, lock_timeout: float = 0) -> asyncpg.Connection:
+    """Connect; raise DatabaseUnavailable when that fails. The timeouts are in seconds; a lock_timeout of 0 is none."""
     settings = {
         "application_name": application_name,
         "search_path": "pg_catalog",
@@ -49,6 +49,7 @@ async def open_connection(dsn: str, application_name: str, *, statement_timeout:
         "jit": "off",
         "bytea_output": "hex",  # of bytes inside to_json
         "statement_timeout": str(statement_timeout * 1000),
+        "lock_timeout": str(round(lock_timeout * 1000)),
         "idle_in_transaction_session_timeout": "60000",
     }
     try:

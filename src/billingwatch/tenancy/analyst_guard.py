@@ -17,7 +17,7 @@ from billingwatch.postgres.connections import UNAVAILABLE, ControlConnection, di
 from billingwatch.postgres.statements import load_statements
 from billingwatch.settings import Settings
 from billingwatch.supervision import SupervisedTask
-from billingwatch.tenancy.analysts import defaults, set_defaults
+from billingwatch.tenancy.analysts import defaults, secure_database, set_defaults
 from billingwatch.tenancy.analysts import sql as analysts_sql
 
 log = structlog.get_logger()
@@ -38,6 +38,7 @@ class AnalystGuard:
         self._idle_limit = idle_limit
         self._statement_timeout = statement_timeout
         self._passwords_restored = float("-inf")
+        self._secured = False
 
     def start(self) -> None:
         self.task.start()
@@ -57,6 +58,8 @@ class AnalystGuard:
                 if not await control.fetchval(sql["claim"]):
                     return False
                 analysts = await control.fetch(sql["analysts"])
+                if analysts and analysts[0]["is_superuser"]:
+                    await self._secure(control)
                 blind = self._may_restore_blindly()
                 for analyst in analysts:
                     await self._guard(control, analyst, restore_password=blind)
@@ -66,6 +69,18 @@ class AnalystGuard:
         finally:
             await discard(connection)
         return True
+
+    async def _secure(self, control: ControlConnection) -> None:
+        """Close once, for analysts of earlier releases, what `analysts create` closes."""
+        if self._secured:
+            return
+        try:
+            async with control.transaction():
+                await secure_database(control)
+        except asyncpg.PostgresError as error:
+            log.warning("analysts.database_not_secured", error=str(error))
+        else:
+            self._secured = True
 
     async def _guard(self, control: ControlConnection, analyst: asyncpg.Record, *, restore_password: bool) -> None:
         """Check one analyst in a savepoint, so that a failure leaves the others checked."""

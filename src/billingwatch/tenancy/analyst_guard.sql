@@ -30,13 +30,23 @@ SELECT rolpassword IS DISTINCT FROM $2 FROM pg_authid WHERE rolname = $1;
 -- An open transaction keeps every table of the database from being vacuumed, the queue of pending events
 -- included.
 SELECT s.pid,
-       CASE WHEN s.xact_start < now() - $2::interval THEN 'transaction' ELSE 'idle' END AS reason,
+       CASE WHEN l.pid IS NOT NULL THEN 'lock' WHEN s.xact_start < now() - $2::interval THEN 'transaction' ELSE 'idle' END AS reason,
        extract(epoch FROM now() - coalesce(s.xact_start, s.state_change))::integer AS seconds,
        pg_terminate_backend(s.pid) AS ended
 FROM pg_stat_activity AS s
+LEFT JOIN (
+    -- Locks of tables that stop writers, held or waited for.
+    SELECT DISTINCT k.pid
+    FROM pg_locks AS k
+    JOIN pg_class AS c ON c.oid = k.relation
+    WHERE k.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND k.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+      AND c.relpersistence = 'p'
+) AS l ON l.pid = s.pid
 WHERE s.usename = $1
   AND (
-      s.xact_start < now() - $2::interval
+      l.pid IS NOT NULL
+      OR s.xact_start < now() - $2::interval
       OR (s.state = 'idle' AND s.state_change < now() - $3::interval)
   );
 

@@ -17,8 +17,9 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 import msgspec
+import structlog
 
-from billingwatch.errors import AnalystNotFound, AnalystRemains, AnalystsNotPermitted, TenantNotFound
+from billingwatch.errors import AnalystBusy, AnalystNotFound, AnalystRemains, AnalystsNotPermitted, TenantNotFound
 from billingwatch.postgres import migrations
 from billingwatch.postgres.connections import ControlConnection
 from billingwatch.postgres.statements import load_statements
@@ -26,6 +27,7 @@ from billingwatch.tenancy.isolation import analysts_schema, isolation_of
 from billingwatch.tenancy.provision import find_tenant
 from billingwatch.tenancy.tenants import TenantId
 
+log = structlog.get_logger()
 sql = load_statements(__file__, "analysts.sql")
 
 # By name: a table that comes later, such as one with the tokens of alert channels, stays closed until somebody adds it here.
@@ -53,6 +55,7 @@ SETTINGS = {
 }
 """With what a session of an analyst begins, as PostgreSQL spells it."""
 
+ALTER_ATTEMPTS = 20  # at a role that its sessions hold locked; each waits up to 0.5 s
 PASSWORD_BYTES = 24  # 192 bits
 SCRAM_ITERATIONS = 4096  # PostgreSQL's default; with a random password more would only slow down the login
 SCRAM_SALT_BYTES = 16
@@ -125,7 +128,7 @@ async def create_analyst(control: ControlConnection, tenant_name: str) -> Analys
 
 
 async def rotate_analyst(control: ControlConnection, role: str) -> AnalystCreated:
-    """Give the role a new password and its defaults, and end its sessions. AnalystNotFound, AnalystsNotPermitted."""
+    """Give the role a new password and its defaults, and end its sessions. AnalystNotFound, AnalystsNotPermitted, AnalystBusy."""
     password, verifier = _new_password()
     with _permission():
         async with control.transaction():
@@ -133,7 +136,7 @@ async def rotate_analyst(control: ControlConnection, role: str) -> AnalystCreate
             found = await control.fetchrow(sql["analyst"], role)
             if found is None:
                 raise AnalystNotFound(role=role)
-            await control.execute(await control.fetchval(sql["render_password"], role, verifier))
+            await _alter_role(control, role, await control.fetchval(sql["render_password"], role, verifier))
             await set_defaults(control, role, found["schema_name"])
             await control.execute(sql["set_verifier"], role, verifier)
         # After the commit: a client whose session is ended must not get in again with the old password.
@@ -141,6 +144,33 @@ async def rotate_analyst(control: ControlConnection, role: str) -> AnalystCreate
     return AnalystCreated(
         tenant=found["tenant"], schema_name=analysts_schema(found["schema_name"]), role=role, password=password, open_doors=()
     )
+
+
+async def _alter_role(control: ControlConnection, role: str, statement: str) -> None:
+    """Alter the role in the caller's transaction, and end the role's sessions if they hold it locked.
+
+    An analyst may alter their own role and leave that transaction open, so that the statement would wait for it.
+    Raises AnalystBusy.
+    """
+    await control.execute(sql["limit_lock_wait"])
+    failure: asyncpg.PostgresError | None = None
+    for _ in range(ALTER_ATTEMPTS):
+        try:
+            async with control.transaction():
+                await control.execute(statement)
+        except (asyncpg.LockNotAvailableError, asyncpg.InternalServerError) as error:  # the latter: "tuple concurrently updated"
+            failure = error
+            await control.execute(sql["end_sessions"], role)
+        else:
+            await control.execute(sql["unlimit_lock_wait"])
+            return
+    raise AnalystBusy(role=role) from failure
+
+
+async def end_readers(control: ControlConnection, schema_name: str) -> None:
+    """End the sessions of analysts that hold a lock on the schema's tables or on the views over them."""
+    for row in await control.fetch(sql["end_readers"], [schema_name, analysts_schema(schema_name)]):
+        log.warning("analysts.session_ended", pid=row["pid"], role=row["role"], reason="migration")
 
 
 async def list_analysts(control: ControlConnection, tenant_name: str | None = None) -> list[AnalystRow]:
@@ -154,7 +184,7 @@ async def list_analysts(control: ControlConnection, tenant_name: str | None = No
 async def revoke_analyst(control: ControlConnection, role: str) -> None:
     """Shut the role out, end its sessions, drop it. What fails on the way can be done again.
 
-    Raises AnalystNotFound, AnalystsNotPermitted, AnalystRemains.
+    Raises AnalystNotFound, AnalystsNotPermitted, AnalystRemains, AnalystBusy.
     """
     with _permission():
         # Committed by itself: a client whose session is ended must not get in again before the role is dropped.
@@ -164,7 +194,7 @@ async def revoke_analyst(control: ControlConnection, role: str) -> None:
                 raise AnalystNotFound(role=role)
             shut: str | None = await control.fetchval(sql["render_shut"], role)
             if shut is not None:
-                await control.execute(shut)
+                await _alter_role(control, role, shut)
         try:
             async with control.transaction():
                 await control.execute(sql["lock"])
@@ -207,9 +237,11 @@ async def set_defaults(control: ControlConnection, role: str, schema_name: str) 
 
 async def secure_database(control: ControlConnection) -> tuple[Door, ...]:
     """Take from PUBLIC what an analyst could do harm with. Returns what is left, for want of rights; nothing to do the second time."""
+    is_superuser = await control.fetchval(sql["is_superuser"])
     for door in await control.fetch(sql["open_doors"]):
-        # Without the right to do so, both are warnings and do nothing.
-        await control.execute(f"{door['keep']}; {door['close']}")
+        # Without the right to do so, both are warnings and do nothing, except where only a superuser has it.
+        if is_superuser or not door["superusers_only"]:
+            await control.execute(f"{door['keep']}; {door['close']}")
     return tuple(Door(deed=door["deed"], remedy=f"{door['keep']}; {door['close']};") for door in await control.fetch(sql["open_doors"]))
 
 

@@ -110,24 +110,43 @@ functions AS (
       )
       AND has_function_privilege('public', p.oid, 'EXECUTE')
 )
-SELECT 'connect to the database and create temporary tables' AS deed,
+SELECT false AS superusers_only,
+       'connect to the database and create temporary tables' AS deed,
        format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO %s', current_database(), s.roles) AS keep,
        format('REVOKE CONNECT, TEMPORARY ON DATABASE %I FROM PUBLIC', current_database()) AS close
 FROM service AS s
 WHERE has_database_privilege('public', current_database(), 'CONNECT') OR has_database_privilege('public', current_database(), 'TEMPORARY')
 UNION ALL
-SELECT 'use the schema public',
+SELECT false,
+       'use the schema public',
        format('GRANT CREATE, USAGE ON SCHEMA public TO %s', s.roles),
        'REVOKE CREATE, USAGE ON SCHEMA public FROM PUBLIC'
 FROM service AS s
 JOIN pg_namespace AS n ON n.nspname = 'public'
 WHERE has_schema_privilege('public', n.oid, 'USAGE') OR has_schema_privilege('public', n.oid, 'CREATE')
 UNION ALL
-SELECT 'take advisory locks and write large objects and WAL messages',
+SELECT false,
+       'take advisory locks and write large objects and WAL messages',
        format('GRANT EXECUTE ON FUNCTION %s TO %s', f.list, s.roles),
        format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', f.list)
 FROM service AS s, functions AS f
-WHERE f.list IS NOT NULL;
+WHERE f.list IS NOT NULL
+UNION ALL
+-- CREATE RULE and CREATE TRIGGER lock the table before PostgreSQL checks who owns it. While they wait for the lock, all writers wait
+-- behind them. The trigger refuses them before that.
+SELECT true,
+       'stop the writers of a table that it may read',
+       $keep$CREATE OR REPLACE FUNCTION control.refuse_ddl_of_analysts() RETURNS event_trigger LANGUAGE plpgsql SET search_path = pg_catalog
+        AS $function$ BEGIN
+            IF session_user ~ '^analyst_[a-z2-7]{10}$' THEN
+                RAISE insufficient_privilege USING MESSAGE = 'an analyst may only read';
+            END IF;
+        END $function$$keep$,
+       'CREATE EVENT TRIGGER billingwatch_analysts ON ddl_command_start EXECUTE FUNCTION control.refuse_ddl_of_analysts()'
+WHERE NOT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'billingwatch_analysts');
+
+-- is_superuser --
+SELECT rolsuper FROM pg_roles WHERE rolname = current_user;
 
 -- render_shut --
 -- Membership lets a service that is no superuser end the role's sessions and drop what it owns. Null when the role is gone already.
@@ -135,9 +154,28 @@ SELECT format('ALTER ROLE %I NOLOGIN', r.rolname) || CASE WHEN s.rolsuper THEN '
 FROM pg_roles AS r, pg_roles AS s
 WHERE r.rolname = $1 AND s.rolname = current_user;
 
+-- limit_lock_wait --
+SET LOCAL lock_timeout = '500ms';
+
+-- unlimit_lock_wait --
+SET LOCAL lock_timeout = 0;
+
 -- end_sessions --
 -- Waits up to five seconds for each to end.
 SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = $1;
+
+-- end_readers --
+-- Those that hold a lock on a table or view of the schemas.
+SELECT h.pid, s.usename AS role, pg_terminate_backend(h.pid, 1000) AS ended
+FROM (
+    SELECT DISTINCT l.pid
+    FROM pg_locks AS l
+    JOIN pg_class AS c ON c.oid = l.relation
+    JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND n.nspname = ANY ($1::text[])
+) AS h
+JOIN pg_stat_activity AS s ON s.pid = h.pid
+JOIN control.analysts AS a ON a.role_name = s.usename;
 
 -- render_drop --
 SELECT format('DROP OWNED BY %1$I; DROP ROLE %1$I', $1::text);

@@ -20,6 +20,7 @@ from billingwatch.postgres import migrations
 from billingwatch.postgres.connections import ControlConnection
 from billingwatch.postgres.revisions import RevisionUnknown, way_back
 from billingwatch.postgres.statements import load_statements
+from billingwatch.tenancy.analysts import end_readers
 from billingwatch.tenancy.fleet_plan import Options, find_together, last_failures, make_way, survey
 from billingwatch.tenancy.isolation import Isolation
 from billingwatch.tenancy.lanes import Lane
@@ -30,6 +31,7 @@ from billingwatch.tenancy.tenant_migration import Behind, Mover, Overtaken
 sql = load_statements(__file__, "fleet.sql")
 
 ATTEMPTS = 8  # at a tenant whose tables are in use, or at the control plane; between two the others are migrated
+ENDING_ATTEMPTS = 2  # the last ones, before which sessions of analysts that use the tables are ended
 WAIT_FIRST = 0.1  # seconds before the second attempt, doubled for each further one
 WAIT_MOST = 2.0  # seconds
 STATEMENT_TIMEOUT = 3600  # seconds
@@ -116,6 +118,8 @@ async def _migrate_together(control: ControlConnection, shared: SharedSchema, op
     error: str | None = None
     for attempt in range(1, ATTEMPTS + 1):
         try:
+            if attempt > ATTEMPTS - ENDING_ATTEMPTS:
+                await end_readers(control, shared.plane.schema_name)
             await migrate_shared(control, shared, back=options.back)
         except IN_USE as failure:
             error = f"the tables are in use: {failure}"
@@ -187,6 +191,8 @@ class _Run:
             try:
                 async with lane.hold() as connection:
                     lane.touched([tenant.schema_name])
+                    if attempt > ATTEMPTS - ENDING_ATTEMPTS:
+                        await end_readers(ControlConnection(connection), tenant.schema_name)
                     await self._mover.move(connection, tenant)
             except IN_USE as error:
                 if attempt < ATTEMPTS:

@@ -31,19 +31,21 @@ log = structlog.get_logger()
 
 RECONNECT_AFTER = 0.5  # seconds between attempts while the database is away
 CLOSE_SECONDS = 5.0  # that closing a lane waits for its holder
+LOCK_SECONDS = {"work": 0.5}  # that a statement waits for a lock: a visit to a locked tenant delays the others on its lane
 ANSWER_SECONDS = 7.5  # that a request waits for the database; with LEAVE_SECONDS it is answered within 10 s
 
 
 class Lane:
     """One connection, used by one caller at a time; reopened when it is lost, replaced when it has served enough tenants."""
 
-    def __init__(self, dsn: str, name: str, *, tenants_limit: int = 5000, statement_timeout: int = 30) -> None:
+    def __init__(self, dsn: str, name: str, *, tenants_limit: int = 5000, statement_timeout: int = 30, lock_timeout: float = 0) -> None:
         self.name = name
         self.recycled = 0
         self.generation = 0  # of the connection; session-level locks belong to one generation
         self._dsn = dsn
         self._tenants_limit = tenants_limit
         self._statement_timeout = statement_timeout
+        self._lock_timeout = lock_timeout
         self._connection: asyncpg.Connection | None = None
         self._lock = asyncio.Lock()
         self._waiting = 0
@@ -137,7 +139,12 @@ class Lane:
         self._schemas.clear()
         self.generation += 1
         try:
-            return await open_connection(self._dsn, f"billingwatch {self.name}", statement_timeout=self._statement_timeout)
+            return await open_connection(
+                self._dsn,
+                f"billingwatch {self.name}",
+                statement_timeout=self._statement_timeout,
+                lock_timeout=self._lock_timeout,
+            )
         except DatabaseUnavailable:
             self._failed_at = asyncio.get_running_loop().time()
             raise
@@ -165,7 +172,13 @@ class Lanes:
 def make_lanes(settings: Settings, dsn: str, kind: str, count: int) -> Lanes:
     """`count` lanes of one kind (ingest, work, read) as the settings bound them."""
     return Lanes(
-        lambda number: Lane(dsn, f"{kind} {number}", tenants_limit=settings.lane_tenants, statement_timeout=settings.statement_timeout),
+        lambda number: Lane(
+            dsn,
+            f"{kind} {number}",
+            tenants_limit=settings.lane_tenants,
+            statement_timeout=settings.statement_timeout,
+            lock_timeout=LOCK_SECONDS.get(kind, 0),
+        ),
         count,
     )
 

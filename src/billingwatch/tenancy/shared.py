@@ -113,10 +113,11 @@ async def migrate_shared(control: ControlConnection, shared: SharedSchema, *, ba
             raise SchemaOutdated(reason=str(error), hint="revisions that are run online are for schemas of their own") from error
         if (row["revision"], row["views_digest"]) == (step.to, digest):
             return
+        await control.execute(BRIEF_LOCKS)
         await _drop_analysts_views(control, plane)
         # As the operator, its statements work on the rows of all tenants.
         await control.execute(
-            f"{BRIEF_LOCKS}SET LOCAL billingwatch.operator = 'on'; SET LOCAL search_path = {plane.schema_name};\n"
+            f"SET LOCAL billingwatch.operator = 'on'; SET LOCAL search_path = {plane.schema_name};\n"
             f"{migrations.render_drop_views()}\n{step.text}\n{migrations.render_shared_views(possible=back)};\nSET LOCAL search_path = pg_catalog"
         )
         await let_read(control, plane.schema_name, [plane.scope_role])
