@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from billingwatch.billing.store import Change
-from billingwatch.detection.looks import END, Span, looks_of, shift
+from billingwatch.detection.looks import BEGINNING, END, Span, instants, looks_of, shift
 from billingwatch.detection.registry import DETECTORS
 
 from .history import DAY, at
@@ -53,3 +53,10 @@ def test_spans_touch_at_a_shared_instant():
 
 def test_time_stops_at_its_end():
     assert shift(END, timedelta(days=1)) == END
+
+
+def test_span_at_either_end_of_time_holds_no_instant():
+    second = timedelta(seconds=1)
+
+    assert instants(Span(since=END - second, until=END), timedelta(hours=1)) is None
+    assert instants(Span(since=BEGINNING, until=BEGINNING + second), timedelta(days=7)) is None
