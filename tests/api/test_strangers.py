@@ -217,3 +217,12 @@ async def test_each_refusal_leaves_a_trace_of_its_tenant(settings: Settings, con
         ("bare", "no_signing_secret"),
         ("slow", "clock_out_of_tolerance"),
     }
+
+
+async def test_page_assets_share_their_bytes_and_no_other_file_is_served(http: httpx.AsyncClient) -> None:
+    script = await http.get("/docs/assets/swagger-ui-bundle.js")
+    other = await http.get("/docs/assets/swagger-editor-es-bundle.js.map")
+
+    assert (script.status_code, other.status_code) == (200, 404)
+    assert script.headers["content-type"].startswith("text/javascript")
+    assert int(script.headers["content-length"]) == len(script.content)
