@@ -141,6 +141,11 @@ class HttpConnection(HttpToolsProtocol):
         self._state = _State.HEAD
         self._begun = False
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Add a header. Trailers are dropped: the handler reads the headers while the body still arrives."""
+        if self._state is _State.HEAD:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         if self._state is not _State.HEAD:
             return
