@@ -28,12 +28,13 @@ ASSET_TYPES = {
 }
 
 EVERY_CALL = (400, 401, 429, 500, 503)  # statuses of errors that each call with an API key can answer
-WITH_BODY = (413,)
+WRITING = (403,)  # statuses that calls which a read-only key may not make can answer, too
+WITH_BODY = (*WRITING, 413)
 
 # No API key: OpenAPI's way to exempt an operation from the document's `security`.
 OPEN_TO_ALL: list[dict[str, list[str]]] = [{}]
 
-WEBHOOK_PROBLEMS = (400, 403, 404, 413, 429, 500, 503)
+WEBHOOK_PROBLEMS = (400, 404, 413, 429, 500, 503)
 WEBHOOK_PATH = "/webhook/{token}"
 
 
