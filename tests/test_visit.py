@@ -485,3 +485,14 @@ async def test_a_tenant_without_anything_has_no_time_to_judge(lane, tenant, now,
     await visit(lane, tenant, as_of=now, judge_now=True)
 
     assert judged == []
+
+
+async def test_charge_at_the_end_of_the_year_9999_is_processed(control, lane, tenant, record, now):
+    await record(charge_event(1))
+    await visit(lane, tenant, as_of=now, judge_now=True)
+    await record(charge_event(2, created=253_402_300_799))
+
+    done = await visit(lane, tenant, as_of=now)
+
+    assert (done.events, done.dead) == (1, 0)
+    assert await control.fetchval("SELECT count(*) FROM control.pending_events") == 0

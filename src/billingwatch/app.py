@@ -20,7 +20,7 @@ from billingwatch.api.events import list_events_page, show_event
 from billingwatch.api.health import live, metrics, ready
 from billingwatch.api.methods import as_get, name_allowed_methods
 from billingwatch.api.mutes import create_mute, delete_mute, list_all_mutes
-from billingwatch.api.openapi import assets_router, openapi_config, query_parameters
+from billingwatch.api.openapi import assets_routes, openapi_config, query_parameters
 from billingwatch.api.problems import EXCEPTION_HANDLERS
 from billingwatch.api.requests import BODY_LIMIT, ApiRequest
 from billingwatch.api.webhook import PATH, receive_delivery, webhook
@@ -103,7 +103,7 @@ def create_app(
         request_class=ApiRequest,
     )
     app = App(
-        route_handlers=[webhook, live, ready, metrics, tenant_routes, assets_router()],
+        route_handlers=[webhook, live, ready, metrics, tenant_routes, *assets_routes()],
         lifespan=[serve],
         exception_handlers=EXCEPTION_HANDLERS,
         openapi_config=openapi_config(release()),

@@ -30,6 +30,7 @@ sql = load_statements(__file__, "visit.sql")
 
 READ_AT_ONCE = (16, 64)  # events in memory together: at first, and after slices that were small
 SMALL_BYTES = 1024 * 1024  # of payloads; after a smaller slice the next has twice as many events
+LARGE_PAYLOAD = 64 * 1024  # characters
 VISIT_BYTES = 16 * 1024 * 1024  # of payloads per transaction; the slice that exceeds it is the last
 VISIT_LIMIT = 500  # events per transaction; bounds how long a lane is held
 ERROR_LENGTH = 1000  # characters of a dead letter's error
@@ -161,6 +162,8 @@ async def _claim_slice(connection: TenantConnection, tenant: Tenant, limit: int,
     records = await connection.fetch(sql["claim"], tenant.tenant_id, limit)
     for record in records:
         _read(claim, tenant, record)
+        if len(record["payload"]) > LARGE_PAYLOAD:
+            await asyncio.sleep(0)  # reading takes milliseconds; answers to senders that wait for this process come first
     return len(records), sum(len(record["payload"]) for record in records)
 
 

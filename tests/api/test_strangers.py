@@ -217,3 +217,36 @@ async def test_each_refusal_leaves_a_trace_of_its_tenant(settings: Settings, con
         ("bare", "no_signing_secret"),
         ("slow", "clock_out_of_tolerance"),
     }
+
+
+async def test_page_assets_share_their_bytes_and_no_other_file_is_served(http: httpx.AsyncClient) -> None:
+    script = await http.get("/docs/assets/swagger-ui-bundle.js")
+    other = await http.get("/docs/assets/swagger-editor-es-bundle.js.map")
+
+    assert (script.status_code, other.status_code) == (200, 404)
+    assert script.headers["content-type"].startswith("text/javascript")
+    assert int(script.headers["content-length"]) == len(script.content)
+
+
+async def test_trailers_do_not_replace_headers(url: str, acme: Acme) -> None:
+    reader, writer = await connect(url)
+    body = event("evt_trailer")
+    request = [
+        f"POST /webhook/{acme[1].webhook_token} HTTP/1.1",
+        "Host: x",
+        "Transfer-Encoding: chunked",
+        f"Stripe-Signature: {signature(body)}",
+        "",
+        f"{len(body):x}",
+        body.decode(),
+        "0",
+        "Stripe-Signature: t=1,v1=00",
+        "",
+        "",
+    ]
+
+    writer.write("\r\n".join(request).encode())
+    answer = await head(reader)
+    writer.close()
+
+    assert " 200 " in answer.splitlines()[0]

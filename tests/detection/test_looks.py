@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from billingwatch.billing.store import Change
-from billingwatch.detection.looks import AN_INSTANT, END, QUARTER, WEEK, Span, looks_of, pieces, shift
+from billingwatch.detection.looks import AN_INSTANT, BEGINNING, END, QUARTER, WEEK, Span, instants, looks_of, pieces, shift
 from billingwatch.detection.registry import DETECTORS
 
 from .history import DAY, at
@@ -73,3 +73,10 @@ def test_pieces_of_a_long_span_are_bounded_and_leave_no_gap(name: str):
 
 def test_what_lies_ahead_is_one_piece():
     assert list(pieces(DETECTOR, Span(since=at(0), until=END), as_of=at(DAY))) == [Span(since=at(0), until=END)]
+
+
+def test_span_at_either_end_of_time_holds_no_instant():
+    second = timedelta(seconds=1)
+
+    assert instants(Span(since=END - second, until=END), timedelta(hours=1)) is None
+    assert instants(Span(since=BEGINNING, until=BEGINNING + second), timedelta(days=7)) is None

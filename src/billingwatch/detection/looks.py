@@ -62,8 +62,11 @@ def pieces(detector: Detector[Any], span: Span, *, as_of: datetime) -> Iterator[
 
 def instants(span: Span, every: timedelta) -> Span | None:
     """The first and the last instant of a grid that lie in a span, or None."""
-    since = EPOCH - (EPOCH - span.since) // every * every
-    until = EPOCH + (span.until - EPOCH) // every * every
+    try:
+        since = EPOCH - (EPOCH - span.since) // every * every
+        until = EPOCH + (span.until - EPOCH) // every * every
+    except OverflowError:
+        return None  # the next instant of the grid is outside the years that a datetime knows
     return Span(since=since, until=until) if since <= until else None
 
 

@@ -75,6 +75,9 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
 
 _decoder = msgspec.json.Decoder(_Body)
 
+MALFORMED = (msgspec.DecodeError, RecursionError, ValueError, OverflowError)
+"""Errors of a body that is not JSON, or whose fields are not as Stripe documents them."""
+
 
 def read_envelope(body: bytes) -> Envelope:
     """Return the envelope of a snapshot or thin event, with defaults for fields that cannot be read.
@@ -82,10 +85,15 @@ def read_envelope(body: bytes) -> Envelope:
     Raises EventMalformed: the body has no `id` of 1 to 255 printable ASCII characters at its top level.
     """
     try:
-        event = _decoder.decode(body)
-        occurred_at = _instant(event.created)
-    except (msgspec.DecodeError, RecursionError, ValueError, OverflowError) as error:
-        return _scan_envelope(body, error)
+        return decode_envelope(body)
+    except MALFORMED as error:
+        return scan_envelope(body, error)
+
+
+def decode_envelope(body: bytes) -> Envelope:
+    """Return the envelope of a well-formed event. Raises one of MALFORMED."""
+    event = _decoder.decode(body)
+    occurred_at = _instant(event.created)
     thin = event.object_ == THIN
     inside = event.related_object if thin else event.data.object_ if event.data else None
     return Envelope(
@@ -100,7 +108,8 @@ def read_envelope(body: bytes) -> Envelope:
     )
 
 
-def _scan_envelope(body: bytes, error: Exception) -> Envelope:
+def scan_envelope(body: bytes, error: Exception) -> Envelope:
+    """Return what can be read of an event that `decode_envelope` refused with `error`. Raises EventMalformed."""
     found: dict[str, Any] = read_members(body, _READERS)
     if "id" not in found:
         raise EventMalformed(reason=f"it has no usable `id` ({error})") from error

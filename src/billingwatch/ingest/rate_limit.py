@@ -20,6 +20,7 @@ from billingwatch.tenancy.buckets import ProcessBuckets
 from billingwatch.tenancy.tenants import Tenant
 
 SHARED_TENANTS = 1_048_576  # tenant ids below this one share their buckets between processes: 8 MiB, sparse
+EVENT_BYTES = 32 * 1024  # of a body; a larger one counts as several events, because it takes as much of the service
 FORGED_PER_SECOND = 10  # deliveries with an invalid signature, per tenant and process; more get 429
 FORGED_BURST_SECONDS = 10
 FORGED_DELAY = 1.0  # seconds that a 429 to a forged delivery waits, so that a flood over few connections is slow
@@ -78,9 +79,13 @@ class RateLimit:
         self._monotonic = monotonic
         self._buckets = ProcessBuckets() if buckets is None else buckets
 
-    def admit(self, tenant: Tenant) -> None:
-        """Count one event; raise RateLimited, with `retry_after` in whole seconds, when the tenant has used up its rate."""
-        over = _take(self._buckets, tenant, tenant.rate_limit or self._per_second, self._burst_seconds, self._monotonic())
+    def admit(self, tenant: Tenant, *, size: int = 0) -> None:
+        """Count one event, or one for each EVENT_BYTES of `size` bytes.
+
+        Raises RateLimited, with `retry_after` in whole seconds, when the tenant has used up its rate.
+        """
+        per_second, events = tenant.rate_limit or self._per_second, max(1, math.ceil(size / EVENT_BYTES))
+        over = _take(self._buckets, tenant, per_second, self._burst_seconds, self._monotonic(), events=events)
         if over:
             raise RateLimited(retry_after=over)
 
@@ -110,12 +115,15 @@ class SignatureLimit:
             raise SignaturesLimited(retry_after=over)
 
 
-def _take(buckets: Buckets, tenant: Tenant, per_second: int, burst_seconds: int, now: float) -> int:
-    """Take one event from the tenant's bucket and return 0, or return the seconds until it holds one again."""
+def _take(buckets: Buckets, tenant: Tenant, per_second: int, burst_seconds: int, now: float, *, events: int = 1) -> int:
+    """Take events from the tenant's bucket and return 0, or return the seconds until it holds one again.
+
+    A bucket that holds one is enough for any number, so that no bucket is too small for a large event; it owes the rest.
+    """
     cost = 1 / per_second
     full_at = max(buckets.read(tenant.tenant_id), now) + cost
     over = full_at - now - burst_seconds
     if over > cost / 2:  # half an event, so that rounding refuses none
         return max(1, math.ceil(over))
-    buckets.write(tenant.tenant_id, full_at, now)
+    buckets.write(tenant.tenant_id, full_at + (events - 1) * cost, now)
     return 0
