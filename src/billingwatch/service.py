@@ -14,6 +14,7 @@ from billingwatch import metrics
 from billingwatch.clock import utc_now
 from billingwatch.errors import DatabaseUnavailable
 from billingwatch.exposition import Exposition
+from billingwatch.gate import Gate
 from billingwatch.ingest.activity import Activity
 from billingwatch.ingest.rate_limit import Buckets, RateLimit
 from billingwatch.ingest.receive import Receiver
@@ -76,6 +77,7 @@ class Service:
         self.guard = make_guard(settings, dsn) if processing else None
         self._ingest = make_lanes(settings, dsn, "ingest", settings.ingest_lanes)
         self.activity = Activity(self.control, clock)
+        self.gate = Gate()  # of requests with an unknown API key
         self.exposition = Exposition(self.gauge)
         self._log = LogLimit()
         self._buckets = buckets  # shared with other server processes, or None

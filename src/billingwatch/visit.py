@@ -20,6 +20,7 @@ from billingwatch.billing.store import project
 from billingwatch.clock import utc_now
 from billingwatch.detection.outcome import DetectionOutcome
 from billingwatch.judgement import judge_of
+from billingwatch.log_limit import LogLimit
 from billingwatch.postgres.connections import UNAVAILABLE, ControlConnection, TenantConnection
 from billingwatch.postgres.statements import load_statements
 from billingwatch.tenancy.lanes import Lane
@@ -34,7 +35,10 @@ LARGE_PAYLOAD = 64 * 1024  # characters
 VISIT_BYTES = 16 * 1024 * 1024  # of payloads per transaction; the slice that exceeds it is the last
 VISIT_LIMIT = 500  # events per transaction; bounds how long a lane is held
 ERROR_LENGTH = 1000  # characters of a dead letter's error
-ERRORS_LOGGED = 20  # dead letters of one visit that get a log line each
+ERRORS_LOGGED = 20  # dead letters of one visit, and of a tenant in a minute, that get a log line each
+
+_buried = LogLimit(lines=ERRORS_LOGGED)
+_many_buried = LogLimit()
 
 
 class Visited(msgspec.Struct, frozen=True, kw_only=True):
@@ -202,10 +206,11 @@ def _report(
     metrics.processed.labels("dead").inc(len(dead))
     for event in claimed:
         metrics.event_to_verdict.observe((done_at - event.received_at).total_seconds())
+    # A sender can cause any number of dead letters; `billingwatch events failed` lists them all.
     for event_id, error in islice(dead.items(), ERRORS_LOGGED):
-        log.warning("visit.event_buried", tenant=tenant.name, event_id=event_id, error=error)
+        _buried.warning("visit.event_buried", cause=tenant.tenant_id, tenant=tenant.name, event_id=event_id, error=error)
     if len(dead) > ERRORS_LOGGED:
-        log.warning("visit.events_buried", tenant=tenant.name, events=len(dead), logged=ERRORS_LOGGED)
+        _many_buried.warning("visit.events_buried", cause=tenant.tenant_id, tenant=tenant.name, events=len(dead), logged=ERRORS_LOGGED)
     for outcome in outcomes:
         for each in outcome.postponed:
             if each.error is not None:

@@ -16,6 +16,7 @@ from billingwatch.errors import (
     TenantUnconfigured,
     WebhookTokenUnknown,
 )
+from billingwatch.gate import Gate
 from billingwatch.ingest.activity import Activity
 from billingwatch.ingest.body_budget import BodyBudget
 from billingwatch.ingest.envelope import MALFORMED, Envelope, decode_envelope, read_envelope, scan_envelope
@@ -43,6 +44,7 @@ class Receiver:
         self._signature_limit = SignatureLimit()
         self._recorder = recorder
         self._clock = clock
+        self._gate = Gate()  # of unknown tokens and invalid signatures
         self._scanning = asyncio.Lock()
 
     async def resolve(self, token: str) -> Tenant:
@@ -53,6 +55,7 @@ class Receiver:
             # Its reason can name hosts and roles, and the sender may be anybody.
             raise Overloaded(reason="the database is unavailable") from error
         if tenant is None:
+            await self._gate.enter()
             raise WebhookTokenUnknown
         if tenant.status == "removing":
             raise TenantBeingRemoved
@@ -96,6 +99,7 @@ class Receiver:
             raise
 
     async def _count_forged(self, tenant: Tenant) -> None:
+        await self._gate.enter()
         try:
             self._signature_limit.admit(tenant)
         except SignaturesLimited:

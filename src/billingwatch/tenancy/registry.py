@@ -26,7 +26,7 @@ from billingwatch.tenancy.tenants import ApiKey, DetectorSetting, Mute, Pause, T
 log = structlog.get_logger()
 sql = load_statements(__file__, "registry.sql")
 
-BATCH_LIMIT = 500  # look-ups in one statement
+BATCH_LIMIT = 100  # look-ups in one statement
 CACHE_LIMIT = 50_000  # answers; 10,000 tenants with tokens, keys and ids, and room for wrong guesses
 CACHE_SECONDS = 60  # oldest answer in use, also while the changes of tenants cannot be read
 
