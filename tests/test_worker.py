@@ -11,8 +11,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from billingwatch import worker as worker_module
-from billingwatch.errors import SchemaOutdated
+from billingwatch.errors import SchemaOutdated, SecretKeyUnusable
 from billingwatch.ingest.record import record_events
+from billingwatch.settings import Settings
 from billingwatch.tenancy.lanes import Lane, make_lanes
 from billingwatch.tenancy.lifecycle import pause_tenant, resume_tenant
 from billingwatch.tenancy.registry import Registry
@@ -341,6 +342,16 @@ async def test_processing_refuses_a_control_plane_of_another_release(settings, d
     with pytest.raises(SchemaOutdated):
         async with processing(settings, database, lambda: now):
             pytest.fail("it runs")
+
+
+async def test_processing_without_the_key_file_is_refused_and_makes_none(tmp_path, settings, database, tenant, now):
+    without_key = Settings(data_dir=tmp_path, isolation=settings.isolation)
+
+    with pytest.raises(SecretKeyUnusable, match="is missing"):
+        async with processing(without_key, database, lambda: now):
+            pass
+
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_paused_tenant_is_not_visited_until_resumed(make_processor, provision_tenant, record, pending, customers, control, now):

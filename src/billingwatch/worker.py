@@ -22,7 +22,7 @@ from billingwatch.postgres.statements import load_statements
 from billingwatch.settings import Settings
 from billingwatch.supervision import SupervisedTask
 from billingwatch.tenancy.analyst_guard import make_guard
-from billingwatch.tenancy.fleet_settings import WORK_LANES, agree, check_fleet_settings
+from billingwatch.tenancy.fleet_settings import WORK_LANES, agree, check_fleet_settings, key_sample
 from billingwatch.tenancy.lanes import Lane, Lanes, answer_within, control_plane, lane_number, make_lanes
 from billingwatch.tenancy.migrate import ensure_control_plane, tell_fleet_state
 from billingwatch.tenancy.processors import REPORT_SECONDS, register_processor, report_processor, unregister_processor
@@ -272,11 +272,11 @@ async def processing(settings: Settings, dsn: str, clock: Callable[[], datetime]
 
     Raises DatabaseUnavailable, SchemaOutdated, SecretKeyUnusable, FleetSettingMismatch.
     """
-    seal = open_seal(settings)
     control = Lane(dsn, "control", statement_timeout=settings.statement_timeout)
     try:
         async with control_plane(control) as connection:
             await ensure_control_plane(connection, isolation=settings.isolation, partitions=settings.partitions)
+            seal = open_seal(settings, may_create=await key_sample(connection) is None)
             await check_fleet_settings(connection, settings, seal)
             await tell_fleet_state(connection)
         registry = Registry(control, seal, dsn)

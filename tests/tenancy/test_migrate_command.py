@@ -141,7 +141,9 @@ async def test_an_interrupted_run_leaves_whole_tenants_and_says_nothing_of_pytho
 async def test_a_second_run_is_refused_with_a_hint(control: Any, connect: Any, release: Any, trio: Any, command: Command) -> None:
     release.add("tenant", f"SELECT pg_sleep(3); {ADD}")
     process = command.start()
-    running = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 1112099156"
+    # The server is shared with other tests.
+    here = "database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    running = f"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 1112099156 AND {here}"
     while not await control.fetchval(running):
         assert process.poll() is None, process.communicate()
         await asyncio.sleep(0.01)

@@ -11,8 +11,10 @@ from datetime import UTC
 import pytest
 from cryptography.fernet import Fernet
 
+from billingwatch.cli.session import Session
 from billingwatch.errors import SecretInvalid, SecretKeyUnusable, SecretNotFound, SecretsFull, TenantNotFound
 from billingwatch.postgres.connections import ControlConnection
+from billingwatch.postgres.database import Database
 from billingwatch.settings import Settings
 from billingwatch.tenancy import sealing
 from billingwatch.tenancy.provision import add_secret, list_secrets, remove_secret
@@ -172,3 +174,25 @@ def test_processes_that_start_together_share_one_key(tmp_path, monkeypatch):
     seal = open_seal(Settings(data_dir=tmp_path))
     assert {seal.decrypt(ciphertext) for ciphertext in sealed} == {FIRST}
     assert [path.name for path in tmp_path.iterdir()] == [KEY_FILE]
+
+
+@pytest.mark.parametrize("content", ["", "garbage", "garbage,garbage"])
+def test_unusable_key_file_is_named_and_to_be_restored(tmp_path, content):
+    settings = Settings(data_dir=tmp_path)
+    (tmp_path / KEY_FILE).write_text(content, encoding="ascii")
+
+    with pytest.raises(SecretKeyUnusable, match=KEY_FILE) as caught:
+        open_seal(settings)
+
+    assert caught.value.hint == "restore the file from a backup"
+
+
+async def test_missing_key_file_is_not_replaced_while_secrets_need_it(tmp_path, settings, control, seal, acme):
+    database = Database(settings.database_url)
+    session = Session(settings=Settings(data_dir=tmp_path), database=database, control=control, key_sample=seal.encrypt(FIRST))
+
+    with pytest.raises(SecretKeyUnusable, match="is missing") as caught:
+        _ = session.seal
+
+    assert caught.value.hint == "restore the file from a backup"
+    assert list(tmp_path.iterdir()) == []

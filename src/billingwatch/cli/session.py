@@ -50,7 +50,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def seal(self) -> Seal:
         """The key of this database. SecretKeyUnusable when the configured key is another one."""
-        seal = open_seal(self.settings)
+        seal = open_seal(self.settings, may_create=self.key_sample is None)
         check_key_sample(seal, self.key_sample)
         return seal
 
@@ -64,8 +64,8 @@ async def check_database(settings: Settings, database: Database) -> None:
 
     Raises DatabaseUnavailable, SchemaOutdated, SecretKeyUnusable, FleetSettingMismatch.
     """
-    seal = open_seal(settings)
     async with _connected(settings, database, prepare=True) as session:
+        seal = open_seal(settings, may_create=session.key_sample is None)
         await check_fleet_settings(session.control, settings, seal)
 
 

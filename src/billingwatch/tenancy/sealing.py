@@ -67,17 +67,23 @@ class Seal:
             raise SecretKeyUnusable(reason="the key does not fit") from error
 
 
+RESTORE = "restore the file from a backup"
 GENERATE = "make one with `python -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())'`"
 
 
-def open_seal(settings: Settings) -> Seal:
-    """The key from BILLINGWATCH_SECRET_KEY; with the embedded database also from a 0600 file, made the first time."""
+def open_seal(settings: Settings, *, may_create: bool = True) -> Seal:
+    """The key from BILLINGWATCH_SECRET_KEY; with the embedded database also from a 0600 file, made the first time.
+
+    Without `may_create` a missing file is SecretKeyUnusable, because a new key decrypts nothing.
+    """
     if settings.secret_key:
         return Seal(settings.secret_key.split(","))
     if settings.database_url is not None:
         raise SecretKeyUnusable(reason="BILLINGWATCH_DATABASE_URL is set, so BILLINGWATCH_SECRET_KEY must be set too", hint=GENERATE)
     path = settings.data_dir / KEY_FILE
     if not path.exists():
+        if not may_create:
+            raise SecretKeyUnusable(reason=f"{path} is missing, and this database was set up with its key", hint=RESTORE)
         _make_key_file(path)
     return Seal(read_key_file(path), reread=lambda: read_key_file(path))
 
@@ -90,9 +96,14 @@ def key_file(settings: Settings) -> Path | None:
 def read_key_file(path: Path) -> list[str]:
     """Return the keys of the file, the first of which encrypts. Raises SecretKeyUnusable."""
     try:
-        return [key.strip() for key in path.read_text(encoding="ascii").split(",") if key.strip()]
+        keys = [key.strip() for key in path.read_text(encoding="ascii").split(",") if key.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise SecretKeyUnusable(reason=f"{path} cannot be read: {error}", hint="restore the file from a backup") from error
+        raise SecretKeyUnusable(reason=f"{path} cannot be read: {error}", hint=RESTORE) from error
+    try:
+        MultiFernet([Fernet(key) for key in keys])
+    except ValueError as error:
+        raise SecretKeyUnusable(reason=f"{path} does not hold Fernet keys", hint=RESTORE) from error
+    return keys
 
 
 def replace_key_file(path: Path, keys: list[str]) -> None:
