@@ -66,7 +66,7 @@ async def test_set_is_refused_while_a_processor_reports(run, control):
     accepted = run("settings", "set", "work_lanes", "4", "--json")
 
     assert refused.returncode == 2
-    assert "stop `billingwatch serve`" in refused.stderr
+    assert "stop every `billingwatch serve`" in refused.stderr
     assert (accepted.returncode, json.loads(accepted.stdout)) == (0, {"name": "work_lanes", "value": "4"})
     assert await control.fetchval("SELECT value FROM control.fleet_settings WHERE name = 'work_lanes'") == "4"
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
@@ -327,3 +328,50 @@ async def test_long_settlement_is_planned_within_an_hour(lane, tenant, record, d
     assert [anomaly.status for anomaly in await find()] == ["open"]
     assert ("settle", now + timedelta(hours=1), None) in planned
     assert ("settle", now + timedelta(hours=2), None) in again
+
+
+async def test_long_absence_is_evaluated_week_by_week_each_committed(lane, tenant, record, now, control):
+    await record(charge_event(1, now - timedelta(days=30)), charge_event(2, now - timedelta(hours=1)))
+    evaluated: list[datetime] = []
+
+    done = await visit(lane, tenant, as_of=now, judge_now=True)
+    while done.behind:
+        since = "SELECT since FROM control.due_visits WHERE tenant_id = $1 AND kind = 'evaluate'"
+        evaluated.append(await control.fetchval(since, tenant.tenant_id))
+        done = await visit(lane, tenant, as_of=now, judge_now=True)
+
+    assert len(evaluated) == 4
+    assert all(later - earlier == timedelta(weeks=1) for earlier, later in pairwise(evaluated))
+
+
+async def test_detector_that_failed_evaluates_week_by_week(lane, tenant, record, now, find, breaking, postponed):
+    early, late = now - timedelta(days=20), now - timedelta(days=3)
+    breaking(negative_invoice={"incidents": "SELECT 1 / 0, $1::timestamptz, $2::timestamptz, $3::bigint"})
+    with capture_logs():
+        await record(credit_event(1, early), credit_event(2, late))
+        await visit(lane, tenant, as_of=now)
+    breaking()
+
+    first = await visit(lane, tenant, as_of=now + REJUDGED_AFTER)
+    [(_, _, since)] = await postponed()
+    while (await visit(lane, tenant, as_of=now + REJUDGED_AFTER)).behind:
+        pass
+
+    assert (first.behind, since) == (True, early + timedelta(weeks=1))
+    assert len([one for one in await find() if one.detector == "negative_invoice"]) == 2
+    assert await postponed() == []
+
+
+@pytest.mark.parametrize(("late", "evaluated"), [(timedelta(0), 0), (REJUDGED_AFTER, 1)])
+async def test_backlog_delays_a_failed_detector_by_ten_minutes_at_most(lane, tenant, record, now, find, breaking, late, evaluated):
+    breaking(negative_invoice={"incidents": "SELECT 1 / 0, $1::timestamptz, $2::timestamptz, $3::bigint"})
+    with capture_logs():
+        await record(credit_event(1, now))
+        await visit(lane, tenant, as_of=now)
+    breaking()
+    await record(charge_event(1, now), charge_event(2, now))
+
+    visited = await visit(lane, tenant, as_of=now + REJUDGED_AFTER + late, limit=1)
+
+    assert visited.more
+    assert len([one for one in await find() if one.detector == "negative_invoice"]) == evaluated

@@ -20,6 +20,7 @@ from billingwatch.detection import engine
 from billingwatch.detection.engine import DetectionOutcome
 from billingwatch.errors import DatabaseUnavailable
 from billingwatch.ingest.record import record_all, record_events
+from billingwatch.log_limit import LogLimit
 from billingwatch.tenancy.scope import tenant_scope
 from billingwatch.visit import Visited, list_dead_letters, retry_dead_letters, visit
 
@@ -44,6 +45,13 @@ def charge_event(number: int, **fields: object) -> dict[str, Any]:
     }
     kind = "charge.failed" if charge["status"] == "failed" else "charge.succeeded"
     return {"id": f"evt_{number}", "object": "event", "type": kind, "created": created, "livemode": True, "data": {"object": charge}}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_logged_yet(monkeypatch):
+    """Databases of tests give the same id to different tenants."""
+    monkeypatch.setattr(visit_module, "_buried", LogLimit(lines=visit_module.ERRORS_LOGGED))
+    monkeypatch.setattr(visit_module, "_many_buried", LogLimit())
 
 
 @pytest.fixture
@@ -485,3 +493,23 @@ async def test_a_tenant_without_anything_has_no_time_to_judge(lane, tenant, now,
     await visit(lane, tenant, as_of=now, judge_now=True)
 
     assert judged == []
+
+
+async def test_charge_at_the_end_of_the_year_9999_is_processed(control, lane, tenant, record, now):
+    await record(charge_event(1))
+    await visit(lane, tenant, as_of=now, judge_now=True)
+    await record(charge_event(2, created=253_402_300_799))
+
+    done = await visit(lane, tenant, as_of=now)
+
+    assert (done.events, done.dead) == (1, 0)
+    assert await control.fetchval("SELECT count(*) FROM control.pending_events") == 0
+
+
+async def test_dead_letters_of_many_visits_get_twenty_log_lines_a_minute(lane, tenant, record, now):
+    with capture_logs() as logs:
+        for visit_number in range(4):
+            await record(*(charge_event(100 * visit_number + number, amount="much") for number in range(30)))
+            await visit(lane, tenant, as_of=now)
+
+    assert [entry["event"] for entry in logs] == ["visit.event_buried"] * 20 + ["visit.events_buried"]

@@ -4,8 +4,8 @@ SELECT (c.created_at AT TIME ZONE 'UTC')::date AS day,
        c.currency,
        count(*) AS charges,
        sum(c.amount_captured)::bigint AS gross,
-       sum(least(c.amount_refunded, c.amount_captured))::bigint AS refunded,
-       sum(c.amount_captured - least(c.amount_refunded, c.amount_captured))::bigint AS net
+       sum(least(c.amount_refunded - c.refunds_failed, c.amount_captured))::bigint AS refunded,
+       sum(c.amount_captured - least(c.amount_refunded - c.refunds_failed, c.amount_captured))::bigint AS net
 FROM charges AS c
 WHERE c.status = 'succeeded' AND c.captured
 GROUP BY 1, 2, 3;
@@ -16,5 +16,5 @@ COMMENT ON COLUMN revenue_daily.account IS 'Connected account (acct_…) whose r
 COMMENT ON COLUMN revenue_daily.currency IS 'ISO 4217, lower case; the currency of all amounts of the row';
 COMMENT ON COLUMN revenue_daily.charges IS 'Captured charges';
 COMMENT ON COLUMN revenue_daily.gross IS 'Captured, minor units';
-COMMENT ON COLUMN revenue_daily.refunded IS 'Refunded to date of the charges of this day, whenever that was, minor units: a past day changes when it is refunded. Before Stripe API 2025-03-31 the part of an authorization that was not captured counts too';
+COMMENT ON COLUMN revenue_daily.refunded IS 'Refunded to date of the charges of this day, whenever that was, minor units: a past day changes when it is refunded. A refund that failed or was canceled does not count, nor does an authorized part that was never captured';
 COMMENT ON COLUMN revenue_daily.net IS 'gross less refunded, minor units; before fees and disputes';

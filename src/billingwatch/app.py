@@ -20,10 +20,11 @@ from billingwatch.api.events import list_events_page, show_event
 from billingwatch.api.health import live, metrics, ready
 from billingwatch.api.methods import as_get, name_allowed_methods
 from billingwatch.api.mutes import create_mute, delete_mute, list_all_mutes
-from billingwatch.api.openapi import assets_router, openapi_config, query_parameters
+from billingwatch.api.openapi import assets_routes, openapi_config, query_parameters
 from billingwatch.api.problems import EXCEPTION_HANDLERS
 from billingwatch.api.requests import BODY_LIMIT, ApiRequest
 from billingwatch.api.webhook import PATH, receive_delivery, webhook
+from billingwatch.gate import Gate
 from billingwatch.ingest.rate_limit import Buckets, SharedBuckets
 from billingwatch.logs import configure_logs, protect_stderr
 from billingwatch.parent_process import end_with_parent
@@ -42,6 +43,7 @@ class App(Litestar):
     """Litestar with a short cut: routing and wrapping a delivery, which the webhook does without, cost a fifth of a delivery's time here."""
 
     connections: Connections
+    gates: Gates
 
     async def __call__(self, scope: Scope | LifeSpanScope, receive: Receive | LifeSpanReceive, send: Send | LifeSpanSend) -> None:
         if scope["type"] == "lifespan":
@@ -51,7 +53,25 @@ class App(Litestar):
             scope["litestar_app"] = self
             await receive_delivery(scope, cast(Receive, receive), cast(Send, send))
             return
+        elif (gate := self.gates.of(scope["path"])) is not None:
+            await gate.enter()
         await super().__call__(as_get(scope), receive, send)
+
+
+class Gates:
+    """The gates of paths that need no API key. A flood at one does not delay the other."""
+
+    def __init__(self, tenant_paths: frozenset[str]) -> None:
+        self._tenant_paths = tenant_paths
+        self._health = Gate()
+        self._others = Gate()
+
+    def of(self, path: str) -> Gate | None:
+        """Return the gate of a path; None for calls with an API key, whose strangers `access` holds back."""
+        first = path.split("/", 2)[1] if path.startswith("/") else ""
+        if first in self._tenant_paths:
+            return None
+        return self._health if first == "health" else self._others
 
 
 def create_app(
@@ -103,7 +123,7 @@ def create_app(
         request_class=ApiRequest,
     )
     app = App(
-        route_handlers=[webhook, live, ready, metrics, tenant_routes, assets_router()],
+        route_handlers=[webhook, live, ready, metrics, tenant_routes, *assets_routes()],
         lifespan=[serve],
         exception_handlers=EXCEPTION_HANDLERS,
         openapi_config=openapi_config(release()),
@@ -113,6 +133,7 @@ def create_app(
     )
     app.state.query_parameters = query_parameters(app.openapi_schema.to_schema())
     app.connections = connections
+    app.gates = Gates(frozenset(route.path.split("/")[1] for route in tenant_routes.routes))
     return app
 
 

@@ -15,9 +15,10 @@ CAUSES_LIMIT = 10_000  # causes remembered; the one whose last line is oldest is
 
 
 class LogLimit:
-    """Write the first line of each cause, then count the others until `seconds` have passed."""
+    """Write the first `lines` of each cause, then count the others until `seconds` have passed since the first."""
 
-    def __init__(self, *, seconds: float = SECONDS, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, lines: int = 1, seconds: float = SECONDS, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._lines = lines
         self._seconds = seconds
         self._monotonic = monotonic
         self._causes: OrderedDict[Hashable, tuple[float, int]] = OrderedDict()
@@ -37,11 +38,12 @@ class LogLimit:
     def _suppressed(self, cause: Hashable) -> int | None:
         """Return how many lines were left out since the last one, or None when this one is left out too."""
         now = self._monotonic()
-        written_at, count = self._causes.get(cause, (float("-inf"), 0))
-        if now - written_at < self._seconds:
-            self._causes[cause] = (written_at, count + 1)
-            return None
-        self._causes[cause] = (now, 0)
+        began, count = self._causes.get(cause, (float("-inf"), 0))
+        if now - began < self._seconds:
+            self._causes[cause] = (began, count + 1)
+            return 0 if count < self._lines else None
+        count = max(0, count - self._lines)
+        self._causes[cause] = (now, 1)
         self._causes.move_to_end(cause)
         if len(self._causes) > CAUSES_LIMIT:
             self._causes.popitem(last=False)

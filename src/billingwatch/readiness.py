@@ -1,4 +1,4 @@
-"""Readiness: the conditions under which this process records events and somebody processes them."""
+"""Readiness: the conditions under which this process records events, and this or another one processes them."""
 
 from __future__ import annotations
 

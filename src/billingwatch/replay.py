@@ -11,10 +11,11 @@ import msgspec
 from billingwatch.errors import EventMalformed, InputInvalid, RemovalUnfinished, TenantPaused
 from billingwatch.ingest.envelope import read_envelope
 from billingwatch.ingest.record import Delivery, record_all, signed_text
+from billingwatch.judgement import behind_of
 from billingwatch.postgres.statements import load_statements
 from billingwatch.tenancy.lanes import Lane, control_plane
 from billingwatch.tenancy.tenants import Tenant
-from billingwatch.visit import list_dead_letters, visit
+from billingwatch.visit import Visited, list_dead_letters, visit
 
 sql = load_statements(__file__, "replay.sql")
 
@@ -45,6 +46,8 @@ class Replayed(msgspec.Struct, kw_only=True):
     processed: int = 0
     dead: int = 0
     refused: list[Refused] = msgspec.field(default_factory=list)
+    behind: dict[str, datetime] = msgspec.field(default_factory=dict)
+    """Detectors that failed, with the event time from which on they have evaluated nothing; a running service tries again."""
 
     @property
     def read(self) -> int:
@@ -99,13 +102,13 @@ def _take(numbered: Iterator[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
 class Replay:
     """One replay into one tenant."""
 
-    def __init__(self, dsn: str, tenant: Tenant, clock: Callable[[], datetime]) -> None:
+    def __init__(self, dsn: str, tenant: Tenant, clock: Callable[[], datetime], *, statement_timeout: int = 30) -> None:
         self.progress = Replayed()
         self._tenant = tenant
         self._clock = clock
         self._event_ids: set[str] = set()
-        self._recording = Lane(dsn, "replay record")
-        self._visiting = Lane(dsn, "replay visit")
+        self._recording = Lane(dsn, "replay record", statement_timeout=statement_timeout)
+        self._visiting = Lane(dsn, "replay visit", statement_timeout=statement_timeout)
 
     async def run(self, events: Iterable[bytes], on_progress: Callable[[Replayed], None] = lambda _: None) -> Replayed:
         """Record and process every event, in the order given. After an error it can be run again.
@@ -165,18 +168,21 @@ class Replay:
             await self._visit()
             on_progress(self.progress)
         while await self._pending():
-            if not await self._visit():
+            if not (await self._visit()).events:
                 await asyncio.sleep(WAIT_SECONDS)
             on_progress(self.progress)
-        await self._visit(judge_now=True)
+        while (await self._visit(judge_now=True)).behind:
+            on_progress(self.progress)
         self.progress.dead = await self._dead()
+        async with self._visiting.scope(self._tenant, readonly=True) as connection:
+            self.progress.behind = await behind_of(connection, self._tenant.tenant_id, as_of=self._clock())
 
-    async def _visit(self, *, judge_now: bool = False) -> int:
+    async def _visit(self, *, judge_now: bool = False) -> Visited:
         await self._check_state()
         done = await visit(self._visiting, self._tenant, as_of=self._clock(), limit=BATCH, judge_now=judge_now)
         self.progress.processed += done.events
         self.progress.dead += done.dead
-        return done.events
+        return done
 
     async def _check_state(self) -> None:
         async with control_plane(self._visiting) as connection:

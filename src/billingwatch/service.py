@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
@@ -12,10 +13,13 @@ import structlog
 from billingwatch import metrics
 from billingwatch.clock import utc_now
 from billingwatch.errors import DatabaseUnavailable
+from billingwatch.exposition import Exposition
+from billingwatch.gate import Gate
 from billingwatch.ingest.activity import Activity
 from billingwatch.ingest.rate_limit import Buckets, RateLimit
 from billingwatch.ingest.receive import Receiver
 from billingwatch.ingest.recorder import Recorder, Records
+from billingwatch.log_limit import LogLimit
 from billingwatch.logs import count_dropped_lines
 from billingwatch.postgres.statements import load_statements
 from billingwatch.readiness import Readiness
@@ -36,6 +40,7 @@ log = structlog.get_logger()
 GAUGE_SECONDS = 3.0  # that /metrics waits for the database
 sql = load_statements(__file__, "service.sql")
 
+SWITCH_SECONDS = 0.0005  # that a thread which scans a malformed body may keep the event loop waiting; Python's default is 5 ms
 BACKTEST_LANES = 2  # per process; a tenant runs one backtest at a time, so one tenant leaves a lane to others
 BACKTEST_WAIT = 60.0  # seconds that a backtest waits for a lane
 BACKTEST_QUEUE = 4  # backtests of one tenant that may wait
@@ -57,6 +62,8 @@ class Service:
         self.dsn = dsn
         self.clock = clock
         self.control = Lane(dsn, "control", statement_timeout=settings.statement_timeout)
+        # For readiness and gauges, so that a queue for the control lane does not hide that the database answers.
+        self.health = Lane(dsn, "health", statement_timeout=settings.statement_timeout)
         self._seal = open_seal(settings)
         self.registry = Registry(self.control, self._seal, dsn)
         self.key_use = KeyUse(self.control, clock)
@@ -70,6 +77,9 @@ class Service:
         self.guard = make_guard(settings, dsn) if processing else None
         self._ingest = make_lanes(settings, dsn, "ingest", settings.ingest_lanes)
         self.activity = Activity(self.control, clock)
+        self.gate = Gate()  # of requests with an unknown API key
+        self.exposition = Exposition(self.gauge)
+        self._log = LogLimit()
         self._buckets = buckets  # shared with other server processes, or None
         self.recorder: Records
         self.receiver: Receiver
@@ -80,6 +90,7 @@ class Service:
 
         Raises DatabaseUnavailable, SchemaOutdated, SecretKeyUnusable, FleetSettingMismatch.
         """
+        sys.setswitchinterval(SWITCH_SECONDS)
         try:
             async with control_plane(self.control) as connection:
                 await ensure_control_plane(connection, isolation=self.settings.isolation, partitions=self.settings.partitions)
@@ -99,7 +110,7 @@ class Service:
             self.processor.start()
         if self.guard:
             self.guard.start()
-        self.readiness = Readiness(self.control, self._seal, self.recorder, self.processor)
+        self.readiness = Readiness(self.health, self._seal, self.recorder, self.processor)
 
     async def open_recorder(self, on_recorded: Callable[[Iterable[int]], None]) -> Records:
         """Lanes; the lab has a service that records otherwise."""
@@ -108,6 +119,7 @@ class Service:
     async def close(self) -> None:
         """Commit what waits, finish the visits under way, let go of the database."""
         await self.readiness.close()
+        await self.exposition.close()
         await self.recorder.close()
         if self.guard:
             await self.guard.close()
@@ -116,7 +128,7 @@ class Service:
         await self.key_use.close()
         await self.activity.close()
         await self.registry.close()
-        await asyncio.gather(self.reads.close(), self.backtests.close(), self.control.close())
+        await asyncio.gather(self.reads.close(), self.backtests.close(), self.health.close(), self.control.close())
 
     async def gauge(self) -> None:
         """Bring the gauges up to date; those that need the database are left out while it is away."""
@@ -125,6 +137,7 @@ class Service:
             *self.reads.lanes,
             *self.backtests.lanes,
             *(self.processor.lanes if self.processor else []),
+            self.health,
             self.control,
         ]
         for lane in lanes:
@@ -138,11 +151,11 @@ class Service:
             metrics.lane_queue.labels(recorder.lane.name).set(recorder.depth)
         count_dropped_lines()
         try:
-            async with answer_within(GAUGE_SECONDS), control_plane(self.control) as connection:
+            async with answer_within(GAUGE_SECONDS), control_plane(self.health) as connection:
                 [row] = await connection.fetch(sql["backlog"], self.clock())
                 state = await fleet_state(connection)
         except (DatabaseUnavailable, asyncpg.PostgresError) as error:
-            log.warning("service.gauges_incomplete", error=str(error))
+            self._log.warning("service.gauges_incomplete", cause="database", error=str(error))
             return
         metrics.backlog.set(row["events"])
         metrics.backlog_age.set(row["age"])

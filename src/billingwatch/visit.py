@@ -20,6 +20,7 @@ from billingwatch.billing.store import project
 from billingwatch.clock import utc_now
 from billingwatch.detection.outcome import DetectionOutcome
 from billingwatch.judgement import judge_of
+from billingwatch.log_limit import LogLimit
 from billingwatch.postgres.connections import UNAVAILABLE, ControlConnection, TenantConnection
 from billingwatch.postgres.statements import load_statements
 from billingwatch.tenancy.lanes import Lane
@@ -30,18 +31,23 @@ sql = load_statements(__file__, "visit.sql")
 
 READ_AT_ONCE = (16, 64)  # events in memory together: at first, and after slices that were small
 SMALL_BYTES = 1024 * 1024  # of payloads; after a smaller slice the next has twice as many events
+LARGE_PAYLOAD = 64 * 1024  # characters
 VISIT_BYTES = 16 * 1024 * 1024  # of payloads per transaction; the slice that exceeds it is the last
 VISIT_LIMIT = 500  # events per transaction; bounds how long a lane is held
 ERROR_LENGTH = 1000  # characters of a dead letter's error
-ERRORS_LOGGED = 20  # dead letters of one visit that get a log line each
+ERRORS_LOGGED = 20  # dead letters of one visit, and of a tenant in a minute, that get a log line each
+
+_buried = LogLimit(lines=ERRORS_LOGGED)
+_many_buried = LogLimit()
 
 
 class Visited(msgspec.Struct, frozen=True, kw_only=True):
-    """What a visit did; `more` when the tenant may have more events waiting."""
+    """What a visit did; `more` when another visit has events to handle or, if `behind`, slices of time to evaluate."""
 
     events: int
     dead: int
     more: bool
+    behind: bool = False
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +118,7 @@ async def _visit(lane: Lane, tenant: Tenant, *, as_of: datetime, limit: int, jud
     async with lane.scope(tenant) as connection:
         judge = await judge_of(connection, tenant, as_of=as_of, guarded=guarded)
         claim = await _claim(connection, tenant, limit)
+        await judge.expect(claim.rows)
         try:
             changes = await project(connection, claim.rows) if claim.rows else []
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
@@ -119,9 +126,10 @@ async def _visit(lane: Lane, tenant: Tenant, *, as_of: datetime, limit: int, jud
         try:
             if changes:
                 await judge.changes(changes, replayed=all(event.replayed for event in claim.events))
-            await judge.postponed()
+            await judge.postponed(now=judge_now, complete=not claim.more)
             # What still waits may belong before the instants to be judged.
             await judge.time(now=judge_now, complete=not claim.more, events=bool(claim.events))
+            await judge.history(now=judge_now, complete=not claim.more)
             # Last: after downtime an anomaly that goes on has only now been seen again.
             await judge.settle()
         except (*UNAVAILABLE, asyncpg.LockNotAvailableError):
@@ -134,7 +142,7 @@ async def _visit(lane: Lane, tenant: Tenant, *, as_of: datetime, limit: int, jud
         if claim.dead:
             await _bury(connection, tenant, claim.dead)
     _report(tenant, claim.events, claim.dead, judge.outcomes, utc_now())
-    return Visited(events=len(claim.events), dead=len(claim.dead), more=claim.more)
+    return Visited(events=len(claim.events), dead=len(claim.dead), more=claim.more or judge.behind, behind=judge.behind)
 
 
 async def _claim(connection: TenantConnection, tenant: Tenant, limit: int) -> Claim:
@@ -158,6 +166,8 @@ async def _claim_slice(connection: TenantConnection, tenant: Tenant, limit: int,
     records = await connection.fetch(sql["claim"], tenant.tenant_id, limit)
     for record in records:
         _read(claim, tenant, record)
+        if len(record["payload"]) > LARGE_PAYLOAD:
+            await asyncio.sleep(0)  # reading takes milliseconds; answers to senders that wait for this process come first
     return len(records), sum(len(record["payload"]) for record in records)
 
 
@@ -196,10 +206,11 @@ def _report(
     metrics.processed.labels("dead").inc(len(dead))
     for event in claimed:
         metrics.event_to_verdict.observe((done_at - event.received_at).total_seconds())
+    # A sender can cause any number of dead letters; `billingwatch events failed` lists them all.
     for event_id, error in islice(dead.items(), ERRORS_LOGGED):
-        log.warning("visit.event_buried", tenant=tenant.name, event_id=event_id, error=error)
+        _buried.warning("visit.event_buried", cause=tenant.tenant_id, tenant=tenant.name, event_id=event_id, error=error)
     if len(dead) > ERRORS_LOGGED:
-        log.warning("visit.events_buried", tenant=tenant.name, events=len(dead), logged=ERRORS_LOGGED)
+        _many_buried.warning("visit.events_buried", cause=tenant.tenant_id, tenant=tenant.name, events=len(dead), logged=ERRORS_LOGGED)
     for outcome in outcomes:
         for each in outcome.postponed:
             if each.error is not None:

@@ -197,6 +197,18 @@ async def test_a_changed_threshold_counts_from_the_next_event_on(http: httpx.Asy
     assert await subjects(http, acme[1]) == ["cus_after", "cus_before", "cus_within"]
 
 
+async def test_detector_that_is_behind_says_since_when(http: httpx.AsyncClient, acme: Acme, control: ControlConnection) -> None:
+    since = datetime(2026, 3, 1, tzinfo=UTC)
+    postpone = "INSERT INTO control.due_visits (tenant_id, kind, due_at, since) VALUES ($1, 'rejudge:revenue_drop', $2, $3)"
+    await control.execute(postpone, acme[0].tenant_id, datetime.now(UTC) + timedelta(minutes=9), since)
+
+    listed = (await http.get("/detectors", headers=bearer(acme[1]))).json()["detectors"]
+    shown = (await http.get("/detectors/revenue_drop", headers=bearer(acme[1]))).json()
+
+    assert {each["name"]: each["behind_since"] for each in listed if each["behind_since"]} == {"revenue_drop": "2026-03-01T00:00:00Z"}
+    assert shown["behind_since"] == "2026-03-01T00:00:00Z"
+
+
 async def test_a_detector_that_is_off_finds_nothing_until_it_is_on_again(http: httpx.AsyncClient, acme: Acme) -> None:
     await set_(http, acme[1], "duplicate_charge", active=False)
     await charged_twice(http, acme[1], "cus_off", ago=20_000)

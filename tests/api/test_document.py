@@ -102,6 +102,16 @@ def test_document_exempts_health_metrics_and_webhook_from_keys(document: dict[st
     )
 
 
+def test_document_lists_403_for_exactly_the_calls_that_change_something(document: dict[str, Any]) -> None:
+    listed = {
+        (path, method) for path, item in document["paths"].items() for method, operation in item.items() if "403" in operation["responses"]
+    }
+
+    assert listed == {
+        (path, method) for path, item in document["paths"].items() for method in item if method != "get" and not path.startswith("/webhook")
+    }
+
+
 async def test_options_lists_the_methods_of_the_document(http: httpx.AsyncClient, document: dict[str, Any]) -> None:
     made_up = {"name": "fraud_spike", "event_id": "evt_1", "mute_id": "1", "anomaly_id": "0b5c1d8e-0000-4000-8000-000000000000"}
     paths = {path: item for path, item in document["paths"].items() if not path.startswith("/webhook")}

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from billingwatch import metrics
 from billingwatch.errors import NotReady
 from billingwatch.readiness import KEY, NO_PROCESSOR, PROCESSOR, SILENT
 from billingwatch.service import Service
@@ -187,13 +188,38 @@ async def test_each_change_of_readiness_is_logged_once(service, control):
 
 
 async def test_concurrent_checks_share_one_query(service, control):
-    async with service.control.hold():
+    async with service.health.hold():
         checks = [asyncio.create_task(failing(service)) for _ in range(50)]
         await asyncio.sleep(0.05)
-        waiting = service.control.waiting
+        waiting = service.health.waiting
     await asyncio.gather(*checks)
 
-    assert waiting <= 3  # the holder, this query and the processor's poll
+    assert waiting <= 2  # the holder and this query
+
+
+async def test_queue_for_the_control_lane_does_not_change_readiness(service):
+    async with service.control.hold():
+        assert await failing(service) == []
+
+
+async def test_concurrent_requests_for_metrics_share_one_query(service):
+    async with service.health.hold():
+        asked = [asyncio.create_task(service.exposition.text()) for _ in range(50)]
+        await asyncio.sleep(0.05)
+        waiting = service.health.waiting
+    texts = await asyncio.gather(*asked)
+
+    assert waiting <= 2  # the holder and this query
+    assert len(set(texts)) == 1
+    assert await service.exposition.text() == texts[0]  # kept, because many shared it
+
+
+async def test_single_requests_for_metrics_each_get_a_new_text(service):
+    first = await service.exposition.text()
+
+    metrics.events.labels("recorded").inc()
+
+    assert await service.exposition.text() != first
 
 
 async def test_undecryptable_secret_gets_503_and_leaves_a_trace(settings, acme, control):

@@ -104,9 +104,9 @@ async def test_body_that_json_refuses_waits_for_the_migration_of_its_tenant(
         async with httpx.AsyncClient(base_url=url, timeout=30) as http:
             refused = await post(http, made.webhook_token, unreadable)
             recorded = await post(http, made.webhook_token, good)
+            await migrate_fleet(control, database, Options())
             await projected(1)
             shown = await http.get(f"/events/{good_id}", headers=bearer(made))
-            await migrate_fleet(control, database, Options())
             accepted = await post(http, made.webhook_token, unreadable)
             kept = await http.get("/events/evt_cut_off", headers=bearer(made))
 

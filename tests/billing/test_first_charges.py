@@ -39,6 +39,14 @@ async def test_the_first_payments_are_known_whatever_order_they_are_told_in(tena
         await tenant_connection.execute("ROLLBACK TO untold")
 
 
+async def test_payments_told_newest_first_leave_no_surplus(tenant_connection: TenantConnection):
+    for number in reversed(range(12)):
+        await project(tenant_connection, read_event(paid(number)))
+
+    assert await tenant_connection.fetchval("SELECT count(*) FROM states") == FIRST_CHARGES
+    assert await first(tenant_connection) == [f"ch_{number:02d}" for number in range(FIRST_CHARGES)]
+
+
 async def test_later_payments_are_not_kept(tenant_connection: TenantConnection):
     for number in range(12):
         await project(tenant_connection, read_event(paid(number)))

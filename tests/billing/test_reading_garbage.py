@@ -22,6 +22,7 @@ OBJECTS = [
     payloads.subscription(),
     payloads.dispute(),
     payloads.early_fraud_warning(),
+    {**payloads.early_fraud_warning(), "object": "issuer_fraud_record"},
     payloads.refund(),
     payloads.customer(),
     payloads.payment_method(),

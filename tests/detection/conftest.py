@@ -8,6 +8,7 @@ import re
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Protocol
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -17,7 +18,7 @@ from billingwatch.detection.links import statement_of
 from billingwatch.detection.store import AnomalyFilter, list_anomalies
 from billingwatch.postgres.connections import ControlConnection, TenantConnection, open_connection
 from billingwatch.tenancy.analysts import create_analyst, revoke_analyst
-from billingwatch.tenancy.isolation import Isolation
+from billingwatch.tenancy.isolation import Isolation, analysts_schema
 from billingwatch.tenancy.provision import provision
 from billingwatch.tenancy.registry import load_tenant
 from billingwatch.tenancy.scope import tenant_scope
@@ -57,7 +58,7 @@ def shared_tenants(server: Server, templates: Callable[[Isolation], str]) -> Ite
 
     async def drop(dsn: str) -> None:
         admin = await asyncpg.connect(server.dsn)
-        await admin.execute(f"DROP DATABASE {dsn.rpartition('/')[2]} WITH (FORCE)")
+        await admin.execute(f"DROP DATABASE {urlsplit(dsn).path.lstrip('/')} WITH (FORCE)")
         await admin.close()
 
     def tenant_of(kind: Isolation) -> tuple[str, Tenant]:
@@ -109,15 +110,16 @@ def shared_analyst(shared_tenant: tuple[str, Tenant]) -> Iterator[str]:
 
 
 @pytest.fixture
-async def history(tenant_connection: TenantConnection, shared_analyst: str) -> AsyncIterator[History]:
+async def history(tenant_connection: TenantConnection, shared_tenant: tuple[str, Tenant], shared_analyst: str) -> AsyncIterator[History]:
     """A tenant's history. Whatever anomalies a test makes, an analyst can see the rows behind them with the SQL that they carry."""
     made = History(tenant_connection)
     yield made
     with contextlib.suppress(asyncpg.InFailedSQLTransactionError):  # of a test that failed
         anomalies = await list_anomalies(tenant_connection, AnomalyFilter(retracted=True), limit=SHOWN)
-        await tenant_connection.execute(f"SET LOCAL ROLE {shared_analyst}")
+        schema_name = shared_tenant[1].schema_name
+        await tenant_connection.execute(f"SET LOCAL search_path = {analysts_schema(schema_name)}; SET LOCAL ROLE {shared_analyst}")
         for anomaly in anomalies:
             named = set(re.findall(r"'([^']*)'", statement_of(anomaly)))
             shown = {row["id"] for row in await tenant_connection.fetch(statement_of(anomaly))}
             assert shown <= named or " IN " not in statement_of(anomaly), anomaly.detector
-        await tenant_connection.execute("RESET ROLE")
+        await tenant_connection.execute(f"RESET ROLE; SET LOCAL search_path = {schema_name}")

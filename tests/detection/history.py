@@ -51,7 +51,7 @@ def charge(
         "customer_id": f"cus_{key}",
         "payer": fields.get("customer_id", f"cus_{key}"),
         "amount": 1000,
-        "amount_captured": 0,
+        "amount_captured": fields.get("amount", 1000) if fields.get("captured", status == "succeeded") else 0,
         "amount_refunded": 0,
         "currency": "usd",
         "status": status,

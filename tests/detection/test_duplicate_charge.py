@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from billingwatch.detection.detectors.duplicate_charge import DuplicateCharge
 
-from .history import History, at, charge, invoice, refund
+from .history import DAY, History, at, charge, invoice, item, refund, subscription
 
 
 async def test_the_same_amount_twice_within_minutes_is_a_duplicate(history: History):
@@ -227,3 +228,66 @@ async def test_a_wider_window_finds_what_is_further_apart(history: History):
     await history.see(charge("a", 0, customer_id="cus_1"), charge("b", 25, customer_id="cus_1"))
 
     assert len(await history.anomalies()) == 1
+
+
+@pytest.mark.parametrize("invoices_first", [True, False])
+async def test_payments_named_by_two_invoices_are_no_duplicate(history: History, invoices_first: bool):
+    charges = [charge(key, minutes, customer_id="cus_1") for key, minutes in (("a", 0), ("b", 4))]
+    invoices = [invoice(key, -DAY, payment_ids=[f"pi_{key}"]) for key in ("a", "b")]
+
+    for rows in (invoices, charges) if invoices_first else (charges, invoices):
+        await history.see(*rows)
+
+    assert await history.anomalies() == []
+
+
+async def test_payments_named_by_one_invoice_are_a_duplicate(history: History):
+    await history.see(*(charge(key, minutes, customer_id="cus_1") for key, minutes in (("a", 0), ("b", 4))))
+    await history.see(invoice("a", -DAY, payment_ids=["pi_a", "pi_b"]))
+
+    assert (await history.anomaly()).detector == "duplicate_charge"
+
+
+@pytest.mark.parametrize(("seller", "found"), [("acct_1", 1), ("acct_2", 0), (None, 0)])
+async def test_charges_of_one_order_to_two_sellers_are_no_duplicate(history: History, seller: str | None, found: int):
+    order = {"customer_id": "cus_1", "order_reference": "cart_1"}
+
+    await history.see(charge("a", 0, destination="acct_1", **order), charge("b", 1, destination=seller, **order))
+
+    assert len(await history.anomalies()) == found
+
+
+@pytest.mark.parametrize(
+    ("second", "found"),
+    [
+        pytest.param({"price_id": "price_1", "quantity": 1}, 1, id="equal"),
+        pytest.param({"price_id": "price_2", "quantity": 1}, 0, id="other price"),
+        pytest.param({"price_id": "price_1", "quantity": 2}, 0, id="other quantity"),
+    ],
+)
+async def test_equal_subscriptions_begun_within_the_window_are_a_duplicate(history: History, second: dict[str, object], found: int):
+    paid = {"customer_id": "cus_1", "from_invoice": True}
+    begun = [
+        subscription("a", 0, customer_id="cus_1", items=[item(1000, price_id="price_1", quantity=1)]),
+        subscription("b", 1, customer_id="cus_1", items=[item(1000, **second)]),
+    ]
+
+    await history.see(charge("a", 0.1, **paid), charge("b", 1.1, **paid))
+    await history.see(*begun)
+
+    anomalies = await history.anomalies("duplicate_charge")
+    assert len(anomalies) == found
+    assert all(anomaly.evidence["objects"]["subscriptions"] == ["sub_a", "sub_b"] for anomaly in anomalies)
+
+
+async def test_refund_that_failed_leaves_a_duplicate_open(history: History):
+    charges = [charge(key, minutes, customer_id="cus_1") for key, minutes in (("a", 0), ("b", 4))]
+    returned = charge("b", 4, customer_id="cus_1", snapshot=2, updated=60, amount_refunded=1000)
+    failed = msgspec.structs.replace(refund("b", 50, of=charges[1], status="failed", snapshot=2), updated_at=at(5 * DAY))
+    await history.see(*charges, returned)
+
+    before = await history.anomaly()
+    await history.see(failed)
+
+    assert (before.status, before.amounts) == ("resolved", {"usd": 0})
+    assert ((await history.anomaly()).status, (await history.anomaly()).amounts) == ("open", {"usd": 1000})

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import pairwise
+
+import pytest
 
 from billingwatch.billing.store import Change
-from billingwatch.detection.looks import END, Span, looks_of, shift
+from billingwatch.detection.looks import AN_INSTANT, BEGINNING, END, QUARTER, WEEK, Span, instants, looks_of, pieces, shift
 from billingwatch.detection.registry import DETECTORS
 
 from .history import DAY, at
@@ -53,3 +56,27 @@ def test_spans_touch_at_a_shared_instant():
 
 def test_time_stops_at_its_end():
     assert shift(END, timedelta(days=1)) == END
+
+
+@pytest.mark.parametrize("name", ["duplicate_charge", "revenue_drop", "card_expiry"])
+def test_pieces_of_a_long_span_are_bounded_and_leave_no_gap(name: str):
+    detector = DETECTORS[name]
+    longest, gap = (QUARTER, AN_INSTANT) if detector.every is None else (WEEK, detector.every)
+    span = Span(since=at(0), until=at(3650 * DAY))
+
+    found = list(pieces(detector, span, as_of=at(4000 * DAY)))
+
+    assert (found[0].since, found[-1].until) == (span.since, span.until)
+    assert max(piece.until - piece.since for piece in found) <= longest
+    assert all(later.since - earlier.until == gap for earlier, later in pairwise(found))
+
+
+def test_what_lies_ahead_is_one_piece():
+    assert list(pieces(DETECTOR, Span(since=at(0), until=END), as_of=at(DAY))) == [Span(since=at(0), until=END)]
+
+
+def test_span_at_either_end_of_time_holds_no_instant():
+    second = timedelta(seconds=1)
+
+    assert instants(Span(since=END - second, until=END), timedelta(hours=1)) is None
+    assert instants(Span(since=BEGINNING, until=BEGINNING + second), timedelta(days=7)) is None

@@ -70,6 +70,13 @@ async def test_a_period_that_turned_without_an_invoice_lapses_too(history: Histo
     assert await lapses(history) == ["sub_1 2026-04-02"]
 
 
+async def test_turn_before_the_first_event_is_not_due(history: History):
+    # Its period began half an hour before anything was told of it, and its invoice then.
+    await history.see(subscription("1", 30, item(0, MONTH), made=-MONTH), invoice("other", 60))
+
+    assert await lapses(history, days=10) == []
+
+
 @pytest.mark.parametrize("with_lines", [True, False])
 async def test_a_subscription_that_was_renewed_does_not(history: History, with_lines: bool):
     renewal = billed("b", MONTH, 61 * DAY, **({} if with_lines else {"lines": None}))

@@ -180,3 +180,15 @@ async def test_text_of_a_refusal_is_bounded(make_activity, control, tenant):
 
     [row] = await control.fetch(ROWS)
     assert len(row["last_refusal"]) == TEXT_LIMIT
+
+
+async def test_close_returns_while_the_database_is_frozen(make_activity, control, tenant, road):
+    activity = make_activity(road.dsn, flush_seconds=60)
+    activity.start()
+    activity.refused(tenant, SignatureInvalid())
+    await activity.flush()  # the lane is connected now
+    activity.refused(tenant, SignatureInvalid())
+    road.freeze()
+
+    async with asyncio.timeout(10):
+        await activity.close()

@@ -89,7 +89,9 @@ def test_a_thin_event_is_read():
         ({"request": "req_1"}, {}),  # before 2017
         ({"account": "acct_2"}, {"account": "acct_2"}),
         ({"account": None}, {"account": None}),
-        ({"context": "acct_2"}, {"account": None}),  # a thin event's word
+        ({"context": "acct_2"}, {"account": "acct_2"}),  # an organization's endpoint
+        ({"user_id": "acct_2"}, {"account": "acct_2"}),  # until 2017-05-25
+        ({"user_id": 2}, {"account": None}),
         ({"type": "something.nobody.knows"}, {"type": "something.nobody.knows"}),
         ({"object": None}, {"thin": False}),
         ({"data": None}, {"object_id": None}),
@@ -121,7 +123,7 @@ def test_an_event_of_2011_and_one_without_an_account_are_read():
     [
         ({"context": None}, {"account": None}),
         ({"context": ""}, {"account": None}),
-        ({"context": "org_1/acct_2"}, {"account": None}),
+        ({"context": "org_1/acct_2"}, {"account": "acct_2"}),
         ({"context": {"id": "acct_2"}}, {"account": None}),
         ({"context": "acct_" + "\0" * 3 + "x" * 1000}, {"account": "acct_" + "x" * 247}),
         ({"account": "acct_3"}, {"account": "acct_3"}),

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from billingwatch.errors import RateLimited
-from billingwatch.ingest.rate_limit import RateLimit
+from billingwatch.ingest.rate_limit import EVENT_BYTES, RateLimit
 from billingwatch.tenancy.tenants import Tenant, TenantId
 
 ACME = Tenant(
@@ -118,3 +118,23 @@ def test_the_clock_may_stand_still_and_its_fractions_refuse_nobody(clock):
     clock.now = 0.1 + 0.2
 
     assert admitted(rate_limit, ACME, 100) == 21
+
+
+def test_large_event_counts_as_one_event_for_each_32_kib(clock):
+    rate_limit = RateLimit(per_second=100, burst_seconds=1, monotonic=clock)
+
+    rate_limit.admit(ACME, size=99 * EVENT_BYTES)
+
+    assert admitted(rate_limit, ACME, 10) == 1
+
+
+def test_event_larger_than_the_whole_burst_is_admitted_and_paid_off_later(clock):
+    rate_limit = RateLimit(per_second=1, burst_seconds=1, monotonic=clock)
+
+    rate_limit.admit(ACME, size=32 * EVENT_BYTES)
+
+    with pytest.raises(RateLimited) as refused:
+        rate_limit.admit(ACME)
+    assert refused.value.facts["retry_after"] == 32
+    clock.now += 32
+    rate_limit.admit(ACME)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import sys
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
+from types import FrameType
 
 import pytest
 
@@ -23,6 +25,7 @@ from billingwatch.ingest.activity import Activity
 from billingwatch.ingest.rate_limit import RateLimit
 from billingwatch.ingest.receive import Receiver
 from billingwatch.ingest.recorder import Recorded
+from billingwatch.ingest.scan import read_members
 from billingwatch.tenancy.lanes import Lane
 from billingwatch.tenancy.provision import add_secret, list_secrets, remove_secret
 from billingwatch.tenancy.registry import Registry
@@ -294,3 +297,26 @@ async def test_while_the_database_is_away_nothing_is_acknowledged_and_afterwards
         await receiver.receive(token, BODY, sign())
 
     assert await rows(tenant, STORED) == [("evt_1", 3)]
+
+
+async def test_large_malformed_bodies_are_scanned_one_at_a_time(make_receiver, acme):
+    _, token = acme
+    receiver = make_receiver()
+    bodies = [b'{"id": "evt_large_%d", "type": "charge.succeeded", ' % number + b'"":0,' * 40_000 + b'"\\ud800"}' for number in range(4)]
+
+    receiving = [asyncio.create_task(receiver.receive(token, body, sign(body))) for body in bodies]
+    scans = 0
+    while not all(each.done() for each in receiving):
+        scans = max(scans, sum(read_members_runs(frame) for frame in sys._current_frames().values()))
+        await asyncio.sleep(0)
+
+    assert [recorded.is_new for recorded in await asyncio.gather(*receiving)] == [True] * 4
+    assert scans == 1
+
+
+def read_members_runs(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code is read_members.__code__:
+            return True
+        frame = frame.f_back
+    return False

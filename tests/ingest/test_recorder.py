@@ -213,6 +213,18 @@ async def test_bytes_that_cannot_be_stored_are_refused_as_unavailable(make_recor
 
 
 @pytest.mark.schema_isolation
+async def test_refused_events_of_one_cause_are_logged_once(make_recorder, make_delivery, control, tenant):
+    await control.execute(f"ALTER TABLE {tenant.schema_name}.events DROP COLUMN object_id CASCADE")
+    recorder = make_recorder()
+
+    with capture_logs() as logs:
+        acks = await attempt(recorder, [make_delivery(tenant, f"evt_{number}") for number in range(5)])
+
+    assert [type(ack) for ack in acks] == [Overloaded] * 5
+    assert [entry["event"] for entry in logs] == ["ingest.event_refused"]
+
+
+@pytest.mark.schema_isolation
 async def test_one_tenant_whose_schema_is_gone_does_not_hurt_the_others(make_recorder, make_delivery, rows, control, provision_tenant):
     tenants = [(await provision_tenant(f"tenant-{number}"))[0] for number in range(4)]
     await control.execute(f"DROP SCHEMA {tenants[1].schema_name} CASCADE")

@@ -16,11 +16,11 @@ from billingwatch.ingest.rate_limit import (
     FORGED_DELAYED,
     FORGED_PER_SECOND,
     SHARED_TENANTS,
-    ProcessBuckets,
     RateLimit,
     SharedBuckets,
     SignatureLimit,
 )
+from billingwatch.tenancy.buckets import ProcessBuckets
 from billingwatch.tenancy.tenants import Tenant, TenantId
 
 ACME = Tenant(

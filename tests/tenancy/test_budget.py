@@ -8,6 +8,7 @@ import pytest
 
 from billingwatch.errors import CallsExceeded
 from billingwatch.tenancy import budget as budget_module
+from billingwatch.tenancy.buckets import ProcessBuckets
 from billingwatch.tenancy.budget import BURST_SECONDS, CALL_SECONDS, WAIT_LIMIT, Budget
 
 SHARE = 0.25
@@ -78,3 +79,14 @@ async def test_delayed_calls_are_spaced_by_their_cost(budget: Budget):
 
     assert budget.delay(1) == pytest.approx(5 * CALL_SECONDS / SHARE)
     await asyncio.wait_for(asyncio.gather(*calls), 5)
+
+
+def test_budgets_that_are_full_again_are_dropped(clock: Clock):
+    buckets = ProcessBuckets(limit=100)
+    budget = Budget(share=SHARE, monotonic=clock, buckets=buckets)
+
+    for tenant_id in range(1000):
+        budget.charge(tenant_id, CALL_SECONDS)
+        clock.now += 1
+
+    assert len(buckets) <= 100

@@ -23,8 +23,7 @@ async def named_in_control_plane(control, tenant_id: int) -> dict[str, int]:
     found = {
         table.name: await control.fetchval(f"SELECT count(*) FROM control.{table.name} WHERE tenant_id = $1", tenant_id)
         for table in control_tables.sorted_tables
-        # Changes of tenants are deleted hours later: other processes must read that the tenant is gone.
-        if "tenant_id" in table.columns and table.name != "tenant_changes"
+        if "tenant_id" in table.columns
     }
     return {name: rows for name, rows in found.items() if rows}
 

@@ -143,6 +143,25 @@ async def test_tenant_with_a_full_queue_is_refused_and_others_are_not(make_turns
     assert raised.value.facts["retry_after"] == 1
 
 
+async def test_cancelled_calls_do_not_fill_the_tenants_queue(make_turns: MakeTurns):
+    turns = make_turns(1, queue_limit=2)
+
+    async def call() -> int:
+        async with turns.lane_of(1):
+            return 1
+
+    async with turns.lane_of(1):
+        gone = [asyncio.create_task(call()) for _ in range(2)]
+        await steps()
+        for task in gone:
+            task.cancel()
+        await steps()
+        waiting = [asyncio.create_task(call()) for _ in range(2)]
+        await steps()
+
+    assert await asyncio.gather(*waiting) == [1, 1]
+
+
 async def test_call_cancelled_while_it_waits_gives_up_its_place(make_turns: MakeTurns):
     turns = make_turns(1)
     served: list[int] = []

@@ -26,13 +26,13 @@ def upgrade() -> None:
             "since",
             sa.DateTime(timezone=True),
             nullable=True,
-            comment="evaluate: up to when the detectors of time have judged; rejudge: from when on it judges again",
+            comment="evaluate: up to when the detectors of time have judged; rejudge and history: from when on detectors evaluate again",
         ),
         schema="control",
     )
     op.execute(
         "COMMENT ON COLUMN control.due_visits.kind IS"
-        " 'settle: anomalies that end when time passes; evaluate: detectors that judge time itself; rejudge:<detector>: one that failed'"
+        " 'settle: anomalies that end when time passes; evaluate: detectors that judge time itself; rejudge:<detector>: one that failed; history: all, because rows arrived late'"
     )
     op.create_table(
         "detector_settings",

@@ -59,6 +59,9 @@ class Charge(models.Model):
     card_fingerprint = models.TextField(null=True)
     card_country = models.TextField(null=True)
     order_reference = models.TextField(null=True)
+    destination = models.TextField(null=True)
+    amount_released = models.BigIntegerField(default=0)
+    refunds_failed = models.BigIntegerField(default=0)
     account = models.TextField(null=True)
     created_at = models.DateTimeField()
     updated_at = models.DateTimeField()
@@ -130,6 +133,7 @@ class Event(models.Model):
     deliveries = models.IntegerField(db_default=1)
     disposition = models.TextField()
     payload = models.JSONField()
+    body = models.BinaryField(null=True)
 
     class Meta:
         db_table = "events"
@@ -206,6 +210,7 @@ class Refund(models.Model):
     status = models.TextField(null=True)
     reason = models.TextField(null=True)
     failure_reason = models.TextField(null=True)
+    released = models.BooleanField(default=False)
     account = models.TextField(null=True)
     created_at = models.DateTimeField()
     updated_at = models.DateTimeField()

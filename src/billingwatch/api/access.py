@@ -78,7 +78,7 @@ class TenantAccess:
                 self._service.api_budget.charge(tenant_id, now() - began)
 
     def changed(self) -> None:
-        """Settings changed: this process knows at once, the others when Postgres tells them."""
+        """Drop the cached tenant, because its settings changed. Other processes do so at their next poll."""
         self._service.registry.forget(self.tenant.tenant_id)
 
 
@@ -101,10 +101,11 @@ async def provide_access(request: Request[Any, Any, Any]) -> TenantAccess:
     """Return the tenant of `Authorization: Bearer <api key>`. Raises Unauthenticated, ApiKeyReadOnly."""
     service: Service = request.app.state.service
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not 0 < len(key) <= KEY_LIMIT:
-        raise Unauthenticated
-    tenant = await service.registry.by_api_key(key.strip())
+    tenant = None
+    if scheme.lower() == "bearer" and 0 < len(key) <= KEY_LIMIT:
+        tenant = await service.registry.by_api_key(key.strip())
     if tenant is None or tenant.api_key is None:
+        await service.gate.enter()
         raise Unauthenticated
     service.key_use.add(tenant.api_key.key_id)
     if tenant.api_key.scope == "read" and request.method not in READING:

@@ -8,6 +8,7 @@ from billingwatch.errors import BodyTooLarge
 from billingwatch.ingest.body_budget import SMALL_BODY, BodyBudget
 
 EVENT_LIMIT = 1024 * 1024  # bytes; an event of Stripe is smaller
+STEP = 64 * 1024  # bytes by which a large body's share of the budget grows as it arrives
 _DIGITS = 10  # of a declared length; more are too large in any case
 
 
@@ -34,8 +35,8 @@ class Body:
     async def read(self, receive: Receive, tenant_id: int) -> bytes:
         """Return the whole body. Raises BodyTooLarge, BodiesFull, ClientGoneError."""
         self._tenant_id = tenant_id
-        if self._declared is not None and self._declared > SMALL_BODY:
-            self._count(self._declared)
+        if self._declared is not None and self._declared > EVENT_LIMIT:
+            raise BodyTooLarge(limit=EVENT_LIMIT)
         chunks: list[bytes] = []
         size = 0
         while True:
@@ -46,10 +47,10 @@ class Body:
                 continue
             chunk = message.get("body", b"")
             size += len(chunk)
-            if size > SMALL_BODY and not self._counted:
-                self._count(EVENT_LIMIT)
             if size > EVENT_LIMIT:
                 raise BodyTooLarge(limit=EVENT_LIMIT)
+            if size > max(SMALL_BODY, self._counted):
+                self._count(size)
             chunks.append(chunk)
             if not message.get("more_body", False):
                 self.complete = True
@@ -61,7 +62,7 @@ class Body:
             self._counted = 0
 
     def _count(self, size: int) -> None:
-        if size > EVENT_LIMIT:
-            raise BodyTooLarge(limit=EVENT_LIMIT)
-        self._budget.take(self._tenant_id, size)
-        self._counted = size
+        """Count what has arrived, not what was declared: a sender that sends nothing takes nothing from the others."""
+        counted = -(-size // STEP) * STEP
+        self._budget.take(self._tenant_id, counted - self._counted)
+        self._counted = counted

@@ -1,5 +1,6 @@
 """`/detectors`: what they do, how the tenant has set them, and what other settings would have found; `/stats/detectors`: how well they do."""
 
+from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -15,6 +16,8 @@ from billingwatch.detection.engine import beginning
 from billingwatch.detection.registry import DETECTORS
 from billingwatch.detection.stats import DetectorStats, count_by_detector
 from billingwatch.detection.tuning import Tuning, tuning_of
+from billingwatch.judgement import behind_of
+from billingwatch.postgres.connections import TenantConnection
 from billingwatch.tenancy.detector_settings import change_setting, list_settings
 from billingwatch.tenancy.tenants import Tenant
 
@@ -58,8 +61,8 @@ class StatsList(msgspec.Struct, frozen=True, kw_only=True):
 async def list_detectors(access: NamedDependency[TenantAccess]) -> DetectorList:
     tuning = await _tuning(access)
     async with access.reading() as connection:
-        begun = await beginning(connection)
-        rows = [describe(each, tuning, beginning=begun, as_of=access.as_of()) for each in DETECTORS.values()]
+        begun, behind = await _progress(access, connection)
+        rows = [describe(each, tuning, beginning=begun, behind=behind, as_of=access.as_of()) for each in DETECTORS.values()]
     return DetectorList(detectors=rows)
 
 
@@ -67,7 +70,8 @@ async def list_detectors(access: NamedDependency[TenantAccess]) -> DetectorList:
 async def show_detector(access: NamedDependency[TenantAccess], name: Name) -> DetectorRow:
     detector, tuning = find_detector(name), await _tuning(access)
     async with access.reading() as connection:
-        return describe(detector, tuning, beginning=await beginning(connection), as_of=access.as_of())
+        begun, behind = await _progress(access, connection)
+        return describe(detector, tuning, beginning=begun, behind=behind, as_of=access.as_of())
 
 
 @patch(
@@ -79,7 +83,7 @@ async def show_detector(access: NamedDependency[TenantAccess], name: Name) -> De
 async def set_detector(access: NamedDependency[TenantAccess], name: Name, data: JSONBody[DetectorChange]) -> DetectorRow:
     detector = find_detector(name)
     async with access.reading() as connection:  # first, so that who is told that the tenant's tables cannot be read has changed nothing
-        begun = await beginning(connection)
+        begun, behind = await _progress(access, connection)
     async with access.settings() as control:
         await change_setting(
             control,
@@ -89,7 +93,7 @@ async def set_detector(access: NamedDependency[TenantAccess], name: Name, data: 
             actor=access.actor,
         )
     access.changed()
-    return describe(detector, await _tuning(access), beginning=begun, as_of=access.as_of())
+    return describe(detector, await _tuning(access), beginning=begun, behind=behind, as_of=access.as_of())
 
 
 @post(
@@ -120,6 +124,11 @@ async def show_stats(
     opened = None if since is None else read_since(since, as_of=access.as_of())
     async with access.reading() as connection:
         return StatsList(detectors=await count_by_detector(connection, since=opened))
+
+
+async def _progress(access: TenantAccess, connection: TenantConnection) -> tuple[datetime | None, dict[str, datetime]]:
+    """Return when the tenant's history begins, and which detectors are behind since when."""
+    return await beginning(connection), await behind_of(connection, access.tenant.tenant_id, as_of=access.as_of())
 
 
 async def _tuning(access: TenantAccess) -> Tuning:

@@ -1,12 +1,10 @@
 """Health for load balancers, metrics for Prometheus. They name no tenant and need no key."""
 
-import os
 from typing import Any
 
 import msgspec
 from litestar import MediaType, Request, Response, get
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from billingwatch.api.openapi import OPEN_TO_ALL, only_problems
 from billingwatch.service import Service
@@ -44,9 +42,4 @@ async def ready(request: Request[Any, Any, Any]) -> Health:
 )
 async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     service: Service = request.app.state.service
-    await service.gauge()
-    registry = REGISTRY
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return Response(generate_latest(registry), headers={"content-type": CONTENT_TYPE_LATEST})
+    return Response(await service.exposition.text(), headers={"content-type": CONTENT_TYPE_LATEST})

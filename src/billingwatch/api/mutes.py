@@ -9,7 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody, PathParameter
 
 from billingwatch.api.access import TenantAccess
-from billingwatch.api.openapi import WITH_BODY, problems
+from billingwatch.api.openapi import WITH_BODY, WRITING, problems
 from billingwatch.api.pages import in_utc
 from billingwatch.api.reason import PLAIN, Reason
 from billingwatch.detection.catalog import find_detector
@@ -64,7 +64,7 @@ async def create_mute(access: NamedDependency[TenantAccess], data: JSONBody[NewM
     status_code=200,
     tags=["mutes"],
     summary="Remove a mute; it is returned once more",
-    responses=problems(404),
+    responses=problems(404, *WRITING),
 )
 async def delete_mute(
     access: NamedDependency[TenantAccess], mute_id: Annotated[int, PathParameter(ge=1, le=MUTE_ID_MAX, description="Of `GET /mutes`")]

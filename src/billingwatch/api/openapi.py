@@ -11,23 +11,30 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from litestar import get
+from litestar.datastructures import CacheControlHeader
+from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig, ResponseSpec
 from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.openapi.spec import Components, OpenAPI, SecurityScheme
-from litestar.router import Router
-from litestar.static_files import create_static_files_router
 
 from billingwatch.api.problems import MEDIA_TYPE, TITLES, Problem
 
 ASSETS = "/docs/assets"
+ASSET_TYPES = {
+    "swagger-ui-bundle.js": "text/javascript",
+    "swagger-ui-standalone-preset.js": "text/javascript",
+    "swagger-ui.css": "text/css",
+}
 
 EVERY_CALL = (400, 401, 429, 500, 503)  # statuses of errors that each call with an API key can answer
-WITH_BODY = (413,)
+WRITING = (403,)  # statuses that calls which a read-only key may not make can answer, too
+WITH_BODY = (*WRITING, 413)
 
 # No API key: OpenAPI's way to exempt an operation from the document's `security`.
 OPEN_TO_ALL: list[dict[str, list[str]]] = [{}]
 
-WEBHOOK_PROBLEMS = (400, 403, 404, 413, 429, 500, 503)
+WEBHOOK_PROBLEMS = (400, 404, 413, 429, 500, 503)
 WEBHOOK_PATH = "/webhook/{token}"
 
 
@@ -148,10 +155,21 @@ def openapi_config(version: str) -> OpenAPIConfig:
     )
 
 
-def assets_router() -> Router:
-    """Swagger UI's files, from the package that carries them."""
+def assets_routes() -> list[HTTPRouteHandler]:
+    """Return a route for each file of Swagger UI that the page loads, from the package that carries them."""
     spec = find_spec("swagger_ui")
     if spec is None or spec.origin is None:
         message = "the package swagger-ui-py is not installed"
         raise ModuleNotFoundError(message)
-    return create_static_files_router(path=ASSETS, directories=[Path(spec.origin).parent / "static"], include_in_schema=False)
+    directory = Path(spec.origin).parent / "static"
+    return [_asset_route(name, media_type, (directory / name).read_bytes()) for name, media_type in ASSET_TYPES.items()]
+
+
+def _asset_route(name: str, media_type: str, content: bytes) -> HTTPRouteHandler:
+    """Serve `content` from memory: all answers share these bytes, so that many slow readers hold one copy."""
+
+    @get(f"{ASSETS}/{name}", name=name, include_in_schema=False, media_type=media_type, cache_control=CacheControlHeader(max_age=3600))
+    async def send_asset() -> bytes:
+        return content
+
+    return send_asset

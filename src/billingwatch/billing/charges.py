@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from billingwatch.billing.events import Event
 from billingwatch.billing.refunds import read_refund
 from billingwatch.billing.rows import Charge, Row
@@ -25,7 +27,8 @@ RENAMED_STATES = {"paid": "succeeded"}  # until 2015
 REFUNDED_MAX = 10**15 - 1  # the part of a rank's progress that counts refunded minor units
 
 # What Stripe itself writes into `description` when the charge pays an invoice; the only hint since charges lost `invoice` in 2025-03-31.
-INVOICE_DESCRIPTIONS = frozenset({"subscription creation", "subscription update", "payment for invoice"})
+INVOICE_DESCRIPTION = re.compile(r"subscription (creation|update)|payment for invoice( [\w-]*\d[\w-]*)?", re.IGNORECASE | re.ASCII)
+RELEASE_NO_REFUND = "2025-03-31"  # before, Stripe counts the part of an authorization that is not captured as refunded
 ORDER_KEYS = ("order_id", "orderId", "order", "order_number", "order_reference", "cart_id", "checkout_id", "booking_id")
 # Made up by Stripe for every charge that has a destination, so they name no order.
 OWN_TRANSFER_GROUPS = ("group_ch_", "group_pi_", "group_py_")
@@ -35,11 +38,16 @@ def read_charge(event: Event, charge: Fields) -> list[Row]:
     """Read a charge, and the refunds inside it (API versions before 2022-11-15)."""
     charge_id, intent, invoice = identity(charge), reference(charge, "payment_intent"), reference(charge, "invoice")
     customer = reference(charge, "customer") or reference(charge, "customer_account")
-    amount, refunded = required(whole(charge, "amount"), "amount"), whole(charge, "amount_refunded") or 0
+    amount = required(whole(charge, "amount"), "amount")
     status = _status(event, charge)
     captured = flag(charge, "captured")
     captured = status == "succeeded" if captured is None else captured
     amount_captured = whole(charge, "amount_captured")
+    if amount_captured is None:
+        amount_captured = amount if captured and status != "failed" else 0
+    refunded = whole(charge, "amount_refunded") or 0
+    released = min(refunded, amount - amount_captured) if event.shaped_before(RELEASE_NO_REFUND) else 0
+    refunded = max(refunded - max(released, 0), 0)
     disputed = bool(flag(charge, "disputed") or charge.get("dispute"))
     outcome = section(charge, "outcome")
     method_type, method = _payment_method(charge)
@@ -50,11 +58,11 @@ def read_charge(event: Event, charge: Fields) -> list[Row]:
         payment_id=intent or invoice or charge_id,
         payment_intent_id=intent,
         invoice_id=invoice,
-        from_invoice=invoice is not None or (text(charge, "description") or "").lower() in INVOICE_DESCRIPTIONS,
+        from_invoice=invoice is not None or _names_invoice(text(charge, "description")),
         customer_id=customer,
         payer=customer or fingerprint,
         amount=amount,
-        amount_captured=(amount if captured and status != "failed" else 0) if amount_captured is None else amount_captured,
+        amount_captured=amount_captured,
         amount_refunded=refunded,
         currency=required(currency(charge), "currency"),
         status=status,
@@ -68,6 +76,8 @@ def read_charge(event: Event, charge: Fields) -> list[Row]:
         card_fingerprint=fingerprint if is_card else None,
         card_country=text(method, "country") if is_card else None,
         order_reference=_order_reference(charge),
+        destination=_destination(charge),
+        amount_released=max(released, 0),
         **event.stamp(
             instant(charge, "created"),
             # An expired authorization is over, but its object still says succeeded: later events must not revive it.
@@ -101,6 +111,10 @@ def _status(event: Event, charge: Fields) -> str:
     return "failed" if charge.get("failure_code") or charge.get("failure_message") else "pending"
 
 
+def _names_invoice(description: str | None) -> bool:
+    return INVOICE_DESCRIPTION.fullmatch(description or "") is not None
+
+
 def _decline_code(outcome: Fields) -> str | None:
     by_issuer = text(outcome, "reason") if text(outcome, "type") == "issuer_declined" else None
     return by_issuer or text(outcome, "network_decline_code")
@@ -121,6 +135,12 @@ def _payment_method(charge: Fields) -> tuple[str | None, Fields]:
     return kind, source
 
 
+def _destination(charge: Fields) -> str | None:
+    """Read the seller's account: `transfer_data` since 2018, `destination` before; `on_behalf_of` where transfers are made apart."""
+    receiver = reference(section(charge, "transfer_data"), "destination") or reference(charge, "destination")
+    return receiver or reference(charge, "on_behalf_of")
+
+
 def _order_reference(charge: Fields) -> str | None:
     metadata = section(charge, "metadata")
     for key in ORDER_KEYS:
@@ -129,5 +149,7 @@ def _order_reference(charge: Fields) -> str | None:
             return str(value)
         if isinstance(value, str) and value:
             return text(metadata, key)
+    if (order := reference(charge, "order")) is not None:  # of the Orders API, 2015 to 2022
+        return order
     group = text(charge, "transfer_group")
     return None if group is None or group.startswith(OWN_TRANSFER_GROUPS) else group

@@ -19,7 +19,7 @@ def read_customer(event: Event, customer: Fields) -> list[Row]:
             name=text(customer, "name"),
             currency=currency(customer),
             delinquent=flag(customer, "delinquent"),
-            default_payment_method_id=default or reference(customer, "default_source") or reference(customer, "default_card"),
+            default_payment_method_id=default or _older_default(customer),
             deleted=deleted,
             **event.stamp(
                 instant(customer, "created"),
@@ -28,3 +28,9 @@ def read_customer(event: Event, customer: Fields) -> list[Row]:
             ),
         )
     ]
+
+
+def _older_default(customer: Fields) -> str | None:
+    """Read the card to charge: `default_source` since 2015, `default_card` since 2013, `active_card` before."""
+    named = (reference(customer, name) for name in ("default_source", "default_card", "active_card"))
+    return next(filter(None, named), None)

@@ -14,10 +14,11 @@ STATES = (
     "needs_response",
     "under_review",
     "prevented",
+    "charge_refunded",
     "lost",
     "won",
 )
-DECIDED = frozenset({"prevented", "lost", "won"})
+DECIDED = frozenset({"prevented", "charge_refunded", "lost", "won"})
 
 
 def read_dispute(event: Event, dispute: Fields) -> list[Row]:
@@ -25,7 +26,7 @@ def read_dispute(event: Event, dispute: Fields) -> list[Row]:
     status = required(text(dispute, "status"), "status")
     return [
         Dispute(
-            dispute_id=identity(dispute),
+            dispute_id=reference(dispute, "id") or required(reference(dispute, "charge"), "id"),  # disputes had no id at first
             kind="inquiry" if status.startswith("warning_") else "dispute",
             charge_id=reference(dispute, "charge"),
             payment_intent_id=reference(dispute, "payment_intent"),

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TypedDict
 
 import msgspec
 
-from billingwatch.billing.shapes import Fields, ProjectionError, from_seconds, reference, required, seconds, section, text
+from billingwatch.billing.shapes import (
+    Fields,
+    ProjectionError,
+    account_in_context,
+    from_seconds,
+    reference,
+    required,
+    seconds,
+    section,
+    text,
+)
 from billingwatch.billing.versions import Stage, version
 
 
@@ -26,6 +37,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
     event_id: str
     type: str
+    api_version: str | None
     account: str | None
     occurred_at: int
     """Unix seconds."""
@@ -34,6 +46,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     object: Fields
     previous: Fields
     """What the event says the object was before, where that differs."""
+
+    def shaped_before(self, version: str) -> bool:
+        """Return whether an API version older than `version` (YYYY-MM-DD) shaped the payload; False when the event names none."""
+        return self.api_version is not None and self.api_version < version
 
     @property
     def is_creation(self) -> bool:
@@ -85,12 +101,19 @@ def parse_event(event: object) -> Event:
     return Event(
         event_id=required(reference(event, "id"), "id"),
         type=required(text(event, "type"), "type"),
-        account=reference(event, "account"),
+        api_version=text(event, "api_version"),
+        account=_account(event),
         occurred_at=occurred_at,
         occurred=from_seconds(occurred_at),
         object=inside,
         previous=section(data, "previous_attributes") if isinstance(data, dict) else {},
     )
+
+
+def _account(event: Mapping[str, object]) -> str | None:
+    """Read the connected account: `account`, until 2017-05-25 `user_id`; for an organization the end of `context`."""
+    in_context = {"account": account_in_context(event.get("context"))}
+    return reference(event, "account") or reference(event, "user_id") or reference(in_context, "account")
 
 
 def overlaid(now: Fields, previous: Fields) -> Fields:

@@ -12,13 +12,13 @@ from billingwatch.billing.shapes import (
     INTEGER_MAX,
     Fields,
     currency,
+    date_seconds,
     entries,
     flag,
     identity,
     instant,
     reference,
     required,
-    seconds,
     section,
     text,
     whole,
@@ -26,7 +26,8 @@ from billingwatch.billing.shapes import (
 from billingwatch.billing.versions import Stage, place, rank
 
 STATES = ("unknown", "draft", "open", "uncollectible", "paid", "void", "deleted")
-FINAL = frozenset({"paid", "void", "deleted"})
+# Not `paid`: a payment can be detached from its invoice, which is open again.
+FINAL = frozenset({"void", "deleted"})
 ATTEMPTS_MAX, PAID_MAX = 999, 10**13 - 1  # the parts of a rank's progress that count attempts and paid minor units
 
 
@@ -48,14 +49,17 @@ def read_invoice_payment(event: Event, payment: Fields) -> list[Row]:
     known = {
         "id": required(reference(payment, "invoice"), "invoice"),
         "currency": currency(payment),
-        "created": seconds(payment, "created"),
+        "created": date_seconds(payment, "created"),
     }
     return [_row(event, known, status="unknown", payment_ids=payment_ids, stage=Stage.HEARD_OF)]
 
 
 def _row(event: Event, invoice: Fields, *, status: str, payment_ids: set[str], stage: Stage) -> Invoice:
     transitions = section(invoice, "status_transitions")
-    attempts, paid = whole(invoice, "attempt_count", INTEGER_MAX), whole(invoice, "amount_paid")
+    attempts, due = whole(invoice, "attempt_count", INTEGER_MAX), whole(invoice, "amount_due")
+    paid, remaining = whole(invoice, "amount_paid"), whole(invoice, "amount_remaining")
+    if paid is None and remaining is None and due is not None:  # until 2018 `paid` was all there was
+        paid, remaining = (due, 0) if status == "paid" else (0, due)
     progress = min(attempts or 0, ATTEMPTS_MAX) * (PAID_MAX + 1) + min(max(paid or 0, 0), PAID_MAX)
     return Invoice(
         invoice_id=identity(invoice),
@@ -64,13 +68,13 @@ def _row(event: Event, invoice: Fields, *, status: str, payment_ids: set[str], s
         number=text(invoice, "number"),
         status=status,
         billing_reason=text(invoice, "billing_reason"),
-        collection_method=text(invoice, "collection_method"),
+        collection_method=text(invoice, "collection_method") or text(invoice, "billing"),  # `billing` until 2019-10-17
         currency=currency(invoice),
         total=whole(invoice, "total"),
         subtotal=whole(invoice, "subtotal"),
-        amount_due=whole(invoice, "amount_due"),
+        amount_due=due,
         amount_paid=paid,
-        amount_remaining=whole(invoice, "amount_remaining"),
+        amount_remaining=remaining,
         starting_balance=whole(invoice, "starting_balance"),
         ending_balance=whole(invoice, "ending_balance"),
         attempt_count=attempts,
@@ -136,12 +140,14 @@ def _subscription(invoice: Fields) -> str | None:
     found = reference(invoice, "subscription") or reference(details, "subscription")
     if found is None and (text(invoice, "billing_reason") or "").startswith("subscription"):
         # Old endpoints get null for invoices of the new kind; their lines still tell.
-        return next((on_line for line in entries(invoice, "lines") if (on_line := _line_subscription(line))), None)
+        return next((on_line for line in _listed_lines(invoice) if (on_line := _line_subscription(line))), None)
     return found
 
 
 def _line_subscription(line: Fields) -> str | None:
-    return reference(line, "subscription") or reference(section(section(line, "parent"), "subscription_item_details"), "subscription")
+    named = reference(line, "subscription") or reference(section(section(line, "parent"), "subscription_item_details"), "subscription")
+    # The line of a subscription had its id at first.
+    return named or (reference(line, "id") if text(line, "type") == "subscription" and str(line.get("id")).startswith("sub_") else None)
 
 
 def _payment_ids(invoice: Fields) -> Iterator[str]:
@@ -161,7 +167,16 @@ def _lines(invoice: Fields) -> list[Json] | None:
     if invoice.get("lines") is None:
         return None
     listed_all = not flag(section(invoice, "lines"), "has_more")
-    return [{**_line(line), "listed_all": listed_all} for line in entries(invoice, "lines")]
+    return [{**_line(line), "listed_all": listed_all} for line in _listed_lines(invoice)]
+
+
+def _listed_lines(invoice: Fields) -> Iterator[Fields]:
+    """Read the lines: one list, or until 2012 a list for each kind."""
+    yield from entries(invoice, "lines")
+    of_kinds = section(invoice, "lines")
+    for kind in ("subscriptions", "invoiceitems", "prorations"):
+        for line in entries(of_kinds, kind):
+            yield {"proration": kind == "prorations", **line}
 
 
 def _line(line: Fields) -> Json:
@@ -175,7 +190,7 @@ def _line(line: Fields) -> Json:
         "quantity": whole(line, "quantity"),
         "proration": bool(flag(details, "proration") if proration is None else proration),
         "subscription_item_id": reference(line, "subscription_item") or reference(details, "subscription_item"),
-        "period_start": seconds(period, "start"),
-        "period_end": seconds(period, "end"),
+        "period_start": date_seconds(period, "start"),
+        "period_end": date_seconds(period, "end"),
         "discounted": bool(line.get("discounts")),
     }

@@ -27,7 +27,7 @@ def _row(event: Event, method: Fields, *, kind: str | None, card: Fields) -> Pay
         payment_method_id=identity(method),
         customer_id=None if detached else reference(method, "customer") or reference(method, "customer_account"),
         type=kind,
-        card_brand=text(card, "brand"),
+        card_brand=text(card, "brand") or (text(card, "type") if card.get("object") == "card" else None),  # `type` until 2014
         card_last4=text(card, "last4"),
         card_fingerprint=text(card, "fingerprint"),
         card_exp_month=whole(card, "exp_month", SMALLINT_MAX),

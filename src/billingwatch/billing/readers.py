@@ -21,6 +21,7 @@ READERS: Mapping[str, Callable[[Event, Fields], list[Row]]] = {
     "customer": read_customer,
     "dispute": read_dispute,
     "invoice": read_invoice,
+    "issuer_fraud_record": read_early_fraud_warning,  # its name until 2019
     "invoice_payment": read_invoice_payment,
     "payment_intent": read_payment_intent,
     "payment_method": read_payment_method,

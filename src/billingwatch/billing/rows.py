@@ -55,6 +55,8 @@ class Charge(Snapshot, frozen=True, kw_only=True):
     card_fingerprint: str | None
     card_country: str | None
     order_reference: str | None
+    destination: str | None = None
+    amount_released: int = 0
 
 
 class Invoice(Snapshot, frozen=True, kw_only=True):

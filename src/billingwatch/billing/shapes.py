@@ -101,9 +101,14 @@ def seconds(fields: Fields, name: str) -> int | None:
     return whole(fields, name, INSTANT_MAX)
 
 
+def date_seconds(fields: Fields, name: str) -> int | None:
+    """Read a date in unix seconds; Stripe writes 0 for "no date" (`due_by` of a dispute that nobody may answer)."""
+    return seconds(fields, name) or None
+
+
 def instant(fields: Fields, name: str) -> datetime | None:
-    """Read a time in unix seconds as an aware datetime."""
-    value = seconds(fields, name)
+    """Read a date in unix seconds as an aware datetime; 0 is no date."""
+    value = date_seconds(fields, name)
     return None if value is None else from_seconds(value)
 
 
@@ -128,6 +133,12 @@ def entries(fields: Fields, name: str) -> Iterator[Fields]:
         value = value.get("data")
     if isinstance(value, list):
         yield from (entry for entry in value if isinstance(entry, dict))
+
+
+def account_in_context(context: object) -> str | None:
+    """Return the account that an event's context names: `acct_…`, or the last part of `org_…/acct_…`."""
+    last = context.rpartition("/")[2] if isinstance(context, str) else ""
+    return last if last.startswith("acct_") else None
 
 
 def required(value: Value | None, name: str) -> Value:

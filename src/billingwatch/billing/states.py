@@ -24,7 +24,7 @@ from billingwatch.billing.shapes import from_seconds
 Kind: TypeAlias = Literal["customer", "first_charge", "invoice", "payment_method", "subscription", "turn"]
 
 KINDS: Mapping[type[Row], Kind] = {Customer: "customer", Invoice: "invoice", PaymentMethod: "payment_method", Subscription: "subscription"}
-FIRST_CHARGES = 5  # of a customer in a currency; there may be more of them in the table, never fewer
+FIRST_CHARGES = 5  # of a customer in a currency
 TOLD_WITHIN = timedelta(hours=1)  # of its turn; who hears of a period later may not have heard of its invoice
 UNPAID = frozenset({"open", "uncollectible"})
 LEFT_OUT: Mapping[str, frozenset[str]] = {
@@ -84,7 +84,7 @@ def _first_charge(charge: Charge, customer_id: str) -> State:
         kind="first_charge",
         account=charge.account,
         created_at=charge.created_at,
-        event_id=charge.event_id,
+        event_id="",  # the event that arrives first depends on the order of delivery
         facts={"charge_id": charge.charge_id, "customer_id": customer_id, "currency": charge.currency},
     )
 
@@ -115,4 +115,5 @@ def _instant(of_item: object, otherwise: datetime | None) -> datetime | None:
 
 
 def _left_unpaid(invoice: Invoice) -> bool:
-    return invoice.status in UNPAID and bool(invoice.attempt_count)
+    """Return whether nobody has paid it after an attempt, or it was written off, which an invoice that is sent is without an attempt."""
+    return invoice.status == "uncollectible" or (invoice.status in UNPAID and bool(invoice.attempt_count))

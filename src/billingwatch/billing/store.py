@@ -30,6 +30,10 @@ CONTENT: Mapping[str, tuple[str, ...]] = {
 
 
 STATE_COLUMNS = frozenset({"facts"})
+# Computed from several rows, so that no event writes them.
+DERIVED: Mapping[str, frozenset[str]] = {"charges": frozenset({"refunds_failed"}), "refunds": frozenset({"released"})}
+INVOICE_COLUMNS = frozenset({"invoice_id"})  # of a charge whose payment an invoice names; the column itself stays as it was read
+SETTLING = frozenset({"captured", "amount_refunded", "amount_released"})  # decide which refunds returned money
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,9 +56,56 @@ async def project(tenant: TenantConnection, rows: Sequence[Row]) -> list[Change]
         known = await tenant.fetch(UPSERTS[table], msgspec.json.encode([given[key] for key in keys]).decode(), keys)
         before = {record[given[keys[0]].key_column]: record for record in known}
         changes.extend(change for key in keys for change in _compare(given[key], before.get(key)))
+    if charge_ids := _unsettled(rows, changes):
+        changes.extend(await _settle_refunds(tenant, charge_ids))
+    if payment_ids := _named_payments(rows, changes):
+        changes.extend(await _charges_of_payments(tenant, payment_ids))
     if states := states_of(rows):
         changes.extend(await _remember(tenant, states))
     return changes
+
+
+def _unsettled(rows: Iterable[Row], changes: Iterable[Change]) -> list[str]:
+    """Return the charges whose refunds may be worth something else now; most charges have none."""
+    found = {change.key for change in changes if change.table == "charges" and not change.inserted and change.columns & SETTLING}
+    for row in rows:
+        match row:
+            case Refund(charge_id=str(charge_id)):
+                found.add(charge_id)
+            case Charge() if row.status != "failed" and (row.amount_refunded or row.amount_released or not row.captured):
+                found.add(row.charge_id)
+            case _:
+                pass
+    return sorted(found)
+
+
+async def _settle_refunds(tenant: TenantConnection, charge_ids: Sequence[str]) -> list[Change]:
+    rows = await tenant.fetch(sql["settle_refunds"], charge_ids)
+    changes = [
+        Change(
+            table=row["table_name"],
+            key=row["key"],
+            created_at=row["created_at"],
+            inserted=False,
+            columns=frozenset({row["column_name"]}),
+        )
+        for row in rows
+    ]
+    return sorted(changes, key=lambda change: (change.table, change.key))
+
+
+def _named_payments(rows: Iterable[Row], changes: Iterable[Change]) -> list[str]:
+    paid = {change.key for change in changes if change.table == "invoices" and "payment_ids" in change.columns}
+    return sorted({payment for row in rows if isinstance(row, Invoice) and row.key in paid for payment in row.payment_ids})
+
+
+async def _charges_of_payments(tenant: TenantConnection, payment_ids: Sequence[str]) -> list[Change]:
+    """Return the charges of which an invoice now names the payment."""
+    rows = await tenant.fetch(sql["charges_of_payments"], payment_ids)
+    return [
+        Change(table="charges", key=row["charge_id"], created_at=row["created_at"], inserted=False, columns=INVOICE_COLUMNS)
+        for row in sorted(rows, key=lambda row: str(row["charge_id"]))
+    ]
 
 
 async def _remember(tenant: TenantConnection, states: Sequence[State]) -> list[Change]:

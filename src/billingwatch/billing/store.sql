@@ -4,28 +4,33 @@ WITH written AS (
     INSERT INTO charges (
         charge_id, payment_id, payment_intent_id, invoice_id, from_invoice, customer_id, payer, amount, amount_captured,
         amount_refunded, currency, status, captured, disputed, failure_code, decline_code, outcome_type, risk_level,
-        payment_method_type, card_fingerprint, card_country, order_reference, account, created_at, updated_at, event_id, version
+        payment_method_type, card_fingerprint, card_country, order_reference, destination, amount_released, account, created_at, updated_at,
+        event_id, version
     )
     SELECT charge_id, payment_id, payment_intent_id, invoice_id, from_invoice, customer_id, payer, amount, amount_captured,
            amount_refunded, currency, status, captured, disputed, failure_code, decline_code, outcome_type, risk_level,
-           payment_method_type, card_fingerprint, card_country, order_reference, account, created_at, updated_at, event_id, version
+           payment_method_type, card_fingerprint, card_country, order_reference, destination, amount_released, account, created_at,
+           updated_at, event_id, version
     FROM json_populate_recordset(NULL::charges, $1::json)
     ON CONFLICT ON CONSTRAINT charges_pkey DO UPDATE SET (
         payment_id, payment_intent_id, invoice_id, from_invoice, customer_id, payer, amount, amount_captured, amount_refunded,
         currency, status, captured, disputed, failure_code, decline_code, outcome_type, risk_level, payment_method_type,
-        card_fingerprint, card_country, order_reference, account, created_at, updated_at, event_id, version
+        card_fingerprint, card_country, order_reference, destination, amount_released, account, created_at, updated_at,
+        event_id, version
     ) = ROW (
         excluded.payment_id, excluded.payment_intent_id, excluded.invoice_id, excluded.from_invoice, excluded.customer_id,
         excluded.payer, excluded.amount, excluded.amount_captured, excluded.amount_refunded, excluded.currency, excluded.status,
         excluded.captured, excluded.disputed, excluded.failure_code, excluded.decline_code, excluded.outcome_type,
         excluded.risk_level, excluded.payment_method_type, excluded.card_fingerprint, excluded.card_country,
-        excluded.order_reference, excluded.account, excluded.created_at, excluded.updated_at, excluded.event_id, excluded.version
+        excluded.order_reference, excluded.destination, excluded.amount_released, excluded.account, excluded.created_at,
+        excluded.updated_at, excluded.event_id, excluded.version
     )
     WHERE excluded.version > charges.version
 )
 SELECT charge_id, payment_id, payment_intent_id, invoice_id, from_invoice, customer_id, payer, amount, amount_captured,
        amount_refunded, currency, status, captured, disputed, failure_code, decline_code, outcome_type, risk_level,
-       payment_method_type, card_fingerprint, card_country, order_reference, account, created_at, version
+       payment_method_type, card_fingerprint, card_country, order_reference, destination, amount_released, account, created_at,
+       version
 FROM charges
 WHERE charge_id = ANY ($2::text[]);
 
@@ -208,13 +213,84 @@ FROM payment_methods
 WHERE payment_method_id = ANY ($2::text[]);
 
 -- insert_states --
--- Each state once, whatever the order; returns those that were not known. A charge is left out once $2 earlier ones are known: then it is
--- not one of the first whatever comes.
+-- Each state once, whatever the order; returns those that were not known. Of a customer's charges in a currency only the first $2 are kept:
+-- one that proves to be later than those is left out, and deleted if it was kept before.
+WITH given AS MATERIALIZED (
+    SELECT g.object_id, g.version, g.kind, g.account, g.created_at, g.event_id, g.facts
+    FROM json_populate_recordset(NULL::states, $1::json) AS g
+),
+ranked AS MATERIALIZED (
+    SELECT c.object_id, c.version, c.known, row_number() OVER (PARTITION BY c.object_id ORDER BY c.version) AS place
+    FROM (
+        SELECT g.object_id, g.version, false AS known
+        FROM given AS g
+        WHERE g.kind = 'first_charge' AND NOT EXISTS (SELECT FROM states AS s WHERE s.object_id = g.object_id AND s.version = g.version)
+        UNION ALL
+        SELECT o.object_id, k.version, true
+        FROM (SELECT DISTINCT g.object_id FROM given AS g WHERE g.kind = 'first_charge') AS o
+        CROSS JOIN LATERAL (SELECT s.version FROM states AS s WHERE s.object_id = o.object_id OFFSET 0) AS k
+    ) AS c
+),
+surplus AS (
+    DELETE FROM states AS s
+    USING ranked AS r
+    WHERE r.known AND r.place > $2::int AND s.object_id = r.object_id AND s.version = r.version
+)
 INSERT INTO states (object_id, version, kind, account, created_at, event_id, facts)
 SELECT g.object_id, g.version, g.kind, g.account, g.created_at, g.event_id, g.facts
-FROM json_populate_recordset(NULL::states, $1::json) AS g
-WHERE g.kind <> 'first_charge' OR $2::int > (
-    SELECT count(*) FROM (SELECT FROM states AS s WHERE s.object_id = g.object_id AND s.version < g.version LIMIT $2) AS earlier
-)
+FROM given AS g
+WHERE g.kind <> 'first_charge'
+   OR EXISTS (SELECT FROM ranked AS r WHERE r.object_id = g.object_id AND r.version = g.version AND NOT r.known AND r.place <= $2::int)
 ON CONFLICT ON CONSTRAINT states_pkey DO NOTHING
 RETURNING object_id, kind, created_at;
+
+-- settle_refunds --
+-- For these charges: which refunds returned no money, and how much of what the charge counts as refunded failed since its snapshot.
+-- Both follow from the rows alone, so the order of their events does not matter. Returns the rows that changed.
+WITH touched AS MATERIALIZED (
+    SELECT c.charge_id, c.created_at, c.updated_at, c.captured, c.amount_refunded, c.amount_released
+    FROM charges AS c
+    WHERE c.charge_id = ANY ($1::text[])
+),
+given AS MATERIALIZED (
+    SELECT r.refund_id, r.charge_id, r.amount, r.created_at, r.updated_at, r.status,
+           NOT t.captured OR (
+               t.amount_released > 0 AND r.amount = t.amount_released
+               -- The rest is released at the capture, before anything can be refunded.
+               AND row_number() OVER (PARTITION BY r.charge_id ORDER BY r.created_at, r.refund_id) = 1
+           ) AS released,
+           t.updated_at AS charged_at
+    FROM refunds AS r
+    JOIN touched AS t ON t.charge_id = r.charge_id
+    WHERE r.created_at >= (SELECT min(f.created_at) FROM touched AS f)
+),
+marked AS (
+    UPDATE refunds AS r
+    SET released = g.released
+    FROM given AS g
+    WHERE r.refund_id = g.refund_id AND r.released <> g.released
+    RETURNING r.refund_id, r.created_at
+),
+counted AS (
+    UPDATE charges AS c
+    SET refunds_failed = n.amount
+    FROM (
+        SELECT t.charge_id, least(t.amount_refunded, coalesce(sum(g.amount), 0))::bigint AS amount
+        FROM touched AS t
+        LEFT JOIN given AS g
+          ON g.charge_id = t.charge_id AND g.status IN ('failed', 'canceled') AND NOT g.released
+         AND g.created_at <= g.charged_at AND g.updated_at > g.charged_at
+        GROUP BY t.charge_id, t.amount_refunded
+    ) AS n
+    WHERE c.charge_id = n.charge_id AND c.refunds_failed <> n.amount
+    RETURNING c.charge_id, c.created_at
+)
+SELECT 'refunds' AS table_name, m.refund_id AS key, m.created_at, 'released' AS column_name FROM marked AS m
+UNION ALL
+SELECT 'charges', n.charge_id, n.created_at, 'refunds_failed' FROM counted AS n;
+
+-- charges_of_payments --
+-- Charges that pay an invoice, by the payments that the invoice names.
+SELECT c.charge_id, c.created_at FROM charges AS c WHERE c.payment_id = ANY ($1::text[])
+UNION
+SELECT c.charge_id, c.created_at FROM charges AS c WHERE c.charge_id = ANY ($1::text[]);

@@ -14,6 +14,7 @@ from billingwatch.billing.shapes import (
     Fields,
     ProjectionError,
     currency,
+    date_seconds,
     decimal,
     entries,
     flag,
@@ -22,7 +23,6 @@ from billingwatch.billing.shapes import (
     instant,
     reference,
     required,
-    seconds,
     section,
     text,
     whole,
@@ -31,6 +31,7 @@ from billingwatch.billing.versions import Stage, place, rank
 
 STATES = ("incomplete", "trialing", "active", "past_due", "unpaid", "paused", "canceled", "incomplete_expired")
 FINAL = frozenset({"canceled", "incomplete_expired"})
+AMOUNTS = ("unit_amount", "unit_amount_decimal", "amount", "amount_decimal")
 PER_MONTH = {"day": Fraction(365, 12), "week": Fraction(365, 84), "month": Fraction(1), "year": Fraction(1, 12)}
 
 
@@ -55,17 +56,17 @@ def _row(event: Event, subscription: Fields) -> Subscription:
     status = required(text(subscription, "status"), "status")
     items = list(entries(subscription, "items")) or _only_item(subscription)
     period_start, period_end = _earliest(subscription, items, "current_period_start"), _earliest(subscription, items, "current_period_end")
-    canceled_at = seconds(subscription, "canceled_at")
+    canceled_at = date_seconds(subscription, "canceled_at")
     listed_all = not flag(section(subscription, "items"), "has_more")
     sold_in = currency(subscription) or next((code for item in items if (code := currency(_price(item)))), None)
     return Subscription(
         subscription_id=identity(subscription),
         customer_id=reference(subscription, "customer") or reference(subscription, "customer_account"),
         status=status,
-        collection_method=text(subscription, "collection_method"),
+        collection_method=text(subscription, "collection_method") or text(subscription, "billing"),  # `billing` until 2019-10-17
         currency=sold_in,
         items=[_item(item, sold_in) for item in items],
-        mrr=_mrr(items) if listed_all else None,
+        mrr=_mrr(items, sold_in) if listed_all else None,
         period_start_at=None if period_start is None else from_seconds(period_start),
         period_end_at=None if period_end is None else from_seconds(period_end),
         billing_cycle_anchor_at=instant(subscription, "billing_cycle_anchor"),
@@ -94,8 +95,8 @@ def _only_item(subscription: Fields) -> list[Fields]:
 
 
 def _earliest(subscription: Fields, items: Iterable[Fields], name: str) -> int | None:
-    on_items = [value for item in items if (value := seconds(item, name)) is not None]
-    return min(on_items, default=seconds(subscription, name))
+    on_items = [value for item in items if (value := date_seconds(item, name)) is not None]
+    return min(on_items, default=date_seconds(subscription, name))
 
 
 def _discounted(sold: Fields) -> bool:
@@ -104,6 +105,17 @@ def _discounted(sold: Fields) -> bool:
 
 def _price(item: Fields) -> Fields:
     return section(item, "price") or section(item, "plan")
+
+
+def _price_in(item: Fields, sold_in: str | None) -> Fields:
+    """Return the item's price with the amounts of the currency that it is sold in; without amounts where the payload omits them."""
+    price = _price(item)
+    if currency(price) in {None, sold_in}:
+        return price
+    option = section(section(price, "currency_options"), sold_in or "")
+    amounts = {name: option.get(name) for name in (*AMOUNTS, "tiers")}
+    tiered = {"billing_scheme": "tiered"} if amounts["tiers"] else {}
+    return {**price, **amounts, **tiered, "currency": sold_in}
 
 
 def _recurring(price: Fields) -> Fields:
@@ -116,7 +128,7 @@ def _unit_amount(price: Fields) -> int | None:
 
 
 def _item(item: Fields, sold_in: str | None) -> Json:
-    price = _price(item)
+    price = _price_in(item, sold_in)
     recurring = _recurring(price)
     return {
         "item_id": reference(item, "id"),
@@ -126,27 +138,27 @@ def _item(item: Fields, sold_in: str | None) -> Json:
         "interval": text(recurring, "interval"),
         "interval_count": whole(recurring, "interval_count"),
         "usage_type": text(recurring, "usage_type"),
-        "period_start": seconds(item, "current_period_start"),
-        "period_end": seconds(item, "current_period_end"),
+        "period_start": date_seconds(item, "current_period_start"),
+        "period_end": date_seconds(item, "current_period_end"),
         "amount": _amount(item, sold_in),
     }
 
 
 def _amount(item: Fields, sold_in: str | None) -> int | None:
-    """Give what an interval costs in minor units; None where tiers, usage, a trial of the item or a price in another currency decide."""
-    price = _price(item)
+    """Return what an interval costs in minor units; None where tiers, usage, a trial of the item or an unknown price decide."""
+    price = _price_in(item, sold_in)
     unit = _unit_amount_exactly(price)
     if unit is None or text(price, "billing_scheme") == "tiered" or text(_recurring(price), "usage_type") == "metered":
         return None
-    if item.get("current_trial") is not None or currency(price) not in {None, sold_in}:
+    if item.get("current_trial") is not None:
         return None
     quantity = whole(item, "quantity")
     amount = round(unit * _packages(price, 1 if quantity is None else quantity))
     return amount if abs(amount) <= BIGINT_MAX else None
 
 
-def _mrr(items: Iterable[Fields]) -> int | None:
-    monthly = [_monthly(item) for item in items if text(_recurring(_price(item)), "usage_type") != "metered"]
+def _mrr(items: Iterable[Fields], sold_in: str | None) -> int | None:
+    monthly = [_monthly(item, sold_in) for item in items if text(_recurring(_price(item)), "usage_type") != "metered"]
     if not monthly or None in monthly:
         return None
     total = round(sum(filter(None, monthly), Fraction(0)))
@@ -155,8 +167,8 @@ def _mrr(items: Iterable[Fields]) -> int | None:
     return total
 
 
-def _monthly(item: Fields) -> Fraction | None:
-    price = _price(item)
+def _monthly(item: Fields, sold_in: str | None) -> Fraction | None:
+    price = _price_in(item, sold_in)
     recurring = _recurring(price)
     per_month = PER_MONTH.get(text(recurring, "interval") or "")
     unit = _unit_amount_exactly(price)
@@ -176,7 +188,7 @@ def _unit_amount_exactly(price: Fields) -> Fraction | None:
 
 
 def _packages(price: Fields, quantity: int) -> int:
-    transform = section(price, "transform_quantity")
+    transform = section(price, "transform_quantity") or section(price, "transform_usage")  # the latter of a plan
     size = whole(transform, "divide_by")
     if not size or size < 0:
         return quantity

@@ -15,6 +15,7 @@ from billingwatch.detection.engine import beginning
 from billingwatch.detection.registry import DETECTORS
 from billingwatch.detection.tuning import tuning_of
 from billingwatch.errors import InputInvalid
+from billingwatch.judgement import behind_of
 from billingwatch.tenancy.audit import OPERATOR
 from billingwatch.tenancy.detector_settings import change_setting
 from billingwatch.tenancy.scope import tenant_scope
@@ -37,7 +38,10 @@ def list_(tenant: str, *, as_json: bool) -> None:
         return
     print_table(
         ["detector", "state", "driven by", "set by the tenant", "fires when"],
-        [(row.name, row.state, row.driven_by, _own(row) or None, row.description) for row in rows],
+        [
+            (row.name, f"{row.state}, behind" if row.behind_since else row.state, row.driven_by, _own(row) or None, row.description)
+            for row in rows
+        ],
     )
 
 
@@ -105,8 +109,9 @@ async def _described(session: Session, tenant: str, name: str | None = None) -> 
     tuning = tuning_of(found)
     async with tenant_scope(session.control, usable(found), readonly=True) as scoped:
         begun = await beginning(scoped)
+        behind = await behind_of(scoped, found.tenant_id, as_of=utc_now())
     wanted = DETECTORS.values() if name is None else [find_detector(name)]
-    return [describe(detector, tuning, beginning=begun, as_of=utc_now()) for detector in wanted]
+    return [describe(detector, tuning, beginning=begun, behind=behind, as_of=utc_now()) for detector in wanted]
 
 
 def _print(row: DetectorRow, *, as_json: bool) -> None:
@@ -114,7 +119,9 @@ def _print(row: DetectorRow, *, as_json: bool) -> None:
         print_json(row)
         return
     until = [("learning until", row.learning_until)] if row.learning_until else []
-    print_facts([("detector", row.name), ("fires when", row.description), ("driven by", row.driven_by), ("state", row.state), *until])
+    behind = [("behind since", row.behind_since)] if row.behind_since else []
+    facts = [("detector", row.name), ("fires when", row.description), ("driven by", row.driven_by), ("state", row.state)]
+    print_facts([*facts, *until, *behind])
     print_table(
         ["threshold", "value", "default", "from", "to", "unit", "meaning"],
         [(each.key, each.value, each.default, each.minimum, each.maximum, each.unit, each.description) for each in row.thresholds],

@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import BinaryIO
+from pathlib import Path
 
 import msgspec
 import rich_click as click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from billingwatch.cli.event_files import read_events
 from billingwatch.cli.output import as_json, print_json, talk
 from billingwatch.cli.session import Session, run_session
 from billingwatch.clock import utc_now
-from billingwatch.replay import Replay, Replayed, split_events
+from billingwatch.replay import Replay, Replayed
 
 REFUSED_SHOWN = 10
 
 
 @click.command()
 @click.argument("tenant")
-@click.argument("file", type=click.File("rb"))
+@click.argument("file", type=click.Path(exists=True, allow_dash=True, path_type=Path))
 @as_json
-def replay(tenant: str, file: BinaryIO, *, as_json: bool) -> None:
+def replay(tenant: str, file: Path, *, as_json: bool) -> None:
     """Feed FILE to TENANT through record, project and detect.
 
-    FILE holds one event per line, as `billingwatch simulate` writes it, or an exported list; `-` is stdin. Events that the tenant has
-    already are left as they are, so a replay can be repeated.
+    FILE holds one event per line, as `billingwatch simulate` writes it, indented events, a JSON array or Stripe's list. It may be
+    compressed with gzip, or a directory of such files; `-` is stdin. The order of events does not matter. Events that the tenant has
+    are left as they are, so a replay can be repeated. A file with a line that is not JSON is refused as a whole.
     """
-    events = split_events(file.read())
+    entries = read_events(file)
+    events = [entry.body for entry in entries]
     began = time.monotonic()
 
     async def work(session: Session) -> Replayed:
@@ -41,7 +44,7 @@ def replay(tenant: str, file: BinaryIO, *, as_json: bool) -> None:
                 rate = f"{state.read / (time.monotonic() - began):,.0f} events/s"
                 progress.update(task, completed=min(state.read, len(events)), rate=rate)
 
-            return await Replay(session.dsn, found, utc_now).run(events, show)
+            return await Replay(session.dsn, found, utc_now, statement_timeout=session.settings.statement_timeout).run(events, show)
 
     done = run_session(work)
     seconds = time.monotonic() - began
@@ -53,6 +56,10 @@ def replay(tenant: str, file: BinaryIO, *, as_json: bool) -> None:
             f"{done.dead:,} not projectable, {len(done.refused):,} refused; {done.read / seconds:,.0f} events/s"
         )
         for refused in done.refused[:REFUSED_SHOWN]:
-            talk.print(f"entry {refused.number}: {refused.reason}", markup=False)
+            talk.print(f"{entries[refused.number - 1].place}: {refused.reason}", markup=False)
+    for detector, since in sorted(done.behind.items()):
+        talk.print(
+            f"{detector} is behind: it has evaluated nothing after {since:%Y-%m-%d %H:%M} UTC; a running service continues", markup=False
+        )
     if done.refused:
         sys.exit(1)

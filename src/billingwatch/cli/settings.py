@@ -122,4 +122,4 @@ def _checked(name: str, value: str) -> str:
     try:
         return str(msgspec.convert(value, field.type, strict=False))
     except msgspec.ValidationError as error:
-        raise InputInvalid(reason=f"{name}: {error}", hint="run `billingwatch settings list`") from error
+        raise InputInvalid(reason=f"{name}: {error}", hint=f"give a number, like `billingwatch settings set {name} 4`") from error

@@ -136,12 +136,13 @@ def show(name: str, *, as_json: bool) -> None:
 @click.argument("name")
 @as_json
 def pause(name: str, *, as_json: bool) -> None:
-    """Pause tenant NAME: its events are recorded and wait until `tenants resume`; nothing is processed."""
+    """Pause tenant NAME: its events are recorded, and processed after `tenants resume`."""
     done = run_session(lambda session: pause_tenant(session.control, name, as_of=utc_now()))
     if as_json:
         print_json(done)
         return
     talk.print(f"tenant {name} {'is paused' if done.changed else 'was paused already'}", markup=False)
+    talk.print("To process the events that arrive now, resume it:")
     talk.print(f"  billingwatch tenants resume {name}", markup=False)
 
 

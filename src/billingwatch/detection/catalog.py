@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -15,6 +16,8 @@ from billingwatch.detection.registry import DETECTORS
 from billingwatch.detection.tuning import Tuning, thresholds_of
 from billingwatch.errors import DetectorNotFound, ThresholdsInvalid
 from billingwatch.tenancy.tenants import DetectorSetting
+
+UP_TO_DATE: Mapping[str, datetime] = MappingProxyType({})
 
 State: TypeAlias = Literal["learning", "active", "off", "paused"]
 Driver: TypeAlias = Literal["events", "time"]
@@ -45,6 +48,8 @@ class DetectorRow(msgspec.Struct, frozen=True, kw_only=True):
     """paused: the tenant is; learning: it needs more history; off: switched off."""
     learning_until: datetime | None
     """When it will have seen enough history; null once it has, and while there is no history at all."""
+    behind_since: datetime | None
+    """Event time from which on it has yet to evaluate what is stored; null when it is up to date or off."""
     thresholds: list[ThresholdRow]
 
 
@@ -55,8 +60,10 @@ def find_detector(name: str) -> Detector[Any]:
     return DETECTORS[name]
 
 
-def describe(detector: Detector[Any], tuning: Tuning, *, beginning: datetime | None, as_of: datetime) -> DetectorRow:
-    """Show a detector to people; `beginning` is when the tenant's history begins."""
+def describe(
+    detector: Detector[Any], tuning: Tuning, *, beginning: datetime | None, as_of: datetime, behind: Mapping[str, datetime] = UP_TO_DATE
+) -> DetectorRow:
+    """Show a detector to people; `beginning` is when the tenant's history begins, `behind` what detectors have yet to evaluate."""
     thresholds = tuning.of(detector)
     warm_up = detector.warm_up(thresholds)
     learned_at = None if beginning is None else shift(beginning, warm_up)
@@ -68,6 +75,7 @@ def describe(detector: Detector[Any], tuning: Tuning, *, beginning: datetime | N
         driven_by="events" if detector.every is None else "time",
         state=_state(detector, tuning, learning=learning),
         learning_until=learned_at if learning else None,
+        behind_since=None if detector.name in tuning.off else behind.get(detector.name),
         thresholds=[
             ThresholdRow(
                 key=key,

@@ -9,21 +9,23 @@ judge again. Until `rejudge` has done that it is `postponed`: it is not asked, a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
 from billingwatch.billing.store import Change
 from billingwatch.detection.detector import LATENESS, Detector, Incident, Thresholds
-from billingwatch.detection.looks import END, Span, instants, looks_of, shift
+from billingwatch.detection.looks import AN_INSTANT, END, Span, instants, looks_of, pieces, shift
 from billingwatch.detection.outcome import DetectionOutcome, Finding, Postponed, joined
 from billingwatch.detection.registry import DETECTORS
 from billingwatch.detection.revision import Found, Revision, fingerprint_of, overlap, revise
 from billingwatch.detection.store import (
     Anomaly,
+    delete_anomalies,
     lock_anomalies,
     next_settlement,
     put_anomalies,
@@ -36,7 +38,6 @@ from billingwatch.postgres.statements import load_statements
 
 sql = load_statements(__file__, "engine.sql")
 
-AN_INSTANT = timedelta(microseconds=1)  # Postgres' own grain
 HISTORICAL_AFTER = LATENESS  # what is older when it is found is history, whoever told of it
 
 
@@ -98,19 +99,51 @@ async def judge_time(
     return await _judge(tenant, looks, as_of=as_of, tuning=tuning, replayed=replayed, guarded=guarded)
 
 
-async def rejudge(
-    tenant: TenantConnection, name: str, *, since: datetime, judged_until: datetime | None, as_of: datetime, tuning: Tuning = UNTUNED
+async def judge_slice(
+    tenant: TenantConnection,
+    *,
+    since: datetime,
+    until: datetime,
+    judged_until: datetime | None,
+    as_of: datetime,
+    tuning: Tuning = UNTUNED,
+    replayed: bool = False,
+    postponed: Collection[str] = (),
 ) -> DetectionOutcome:
-    """Let a postponed detector judge everything from `since` on; guarded. One that is off or gone has nothing to judge."""
+    """Let every detector evaluate a range again, because rows that they compare with arrived late; each is guarded."""
+    looks: list[tuple[Detector[Any], Span]] = []
+    for detector in DETECTORS.values():
+        if detector.name in tuning.off or detector.name in postponed:
+            continue
+        span: Span | None = Span(since=since, until=until)
+        if detector.every is not None:
+            end = since if judged_until is None else min(until, judged_until)
+            span = None if end <= since else instants(Span(since=since, until=end), detector.every)
+        looks += [] if span is None else [(detector, span)]
+    return await _judge(tenant, looks, as_of=as_of, tuning=tuning, replayed=replayed, guarded=True)
+
+
+async def rejudge(
+    tenant: TenantConnection,
+    name: str,
+    *,
+    since: datetime,
+    until: datetime = END,
+    judged_until: datetime | None,
+    as_of: datetime,
+    tuning: Tuning = UNTUNED,
+    replayed: bool = False,
+) -> DetectionOutcome:
+    """Let a postponed detector evaluate everything between `since` and `until`; guarded. One that is off or gone has nothing to do."""
     detector = DETECTORS.get(name)
     if detector is None or name in tuning.off:
         return DetectionOutcome()
-    look: Span | None = Span(since=since, until=END)
+    look: Span | None = Span(since=since, until=until)
     if detector.every is not None:
-        within = None if judged_until is None or judged_until < since else Span(since=since, until=judged_until)
+        within = None if judged_until is None or judged_until < since else Span(since=since, until=min(until, judged_until))
         look = within and instants(within, detector.every)
     looks = [] if look is None else [(detector, look)]
-    return await _judge(tenant, looks, as_of=as_of, tuning=tuning, replayed=False, guarded=True)
+    return await _judge(tenant, looks, as_of=as_of, tuning=tuning, replayed=replayed, guarded=True)
 
 
 async def beginning(tenant: TenantConnection) -> datetime | None:
@@ -165,12 +198,43 @@ async def _judge_together(
     revisions: list[Revision] = []
     ahead: list[datetime] = []
     for search in await _stirred(tenant, looks, tuning):
-        found, revised = await _search(tenant, search, tuning, as_of, replayed=replayed)
-        revisions += revised
-        ahead += (each.ends_at for each in found if each.ends_at is not None and each.ends_at > as_of)
-    if revisions:
-        await put_anomalies(tenant, [revision.after for revision in revisions])
-    return _outcome(revisions, min(ahead, default=None), tuning)
+        async for part in _parts(tenant, search, tuning, as_of):
+            found, revised = await _search(tenant, part, tuning, as_of, replayed=replayed)
+            ahead += (each.ends_at for each in found if each.ends_at is not None and each.ends_at > as_of)
+            if revised:
+                await _write(tenant, revised, replayed=replayed)
+                revisions += revised
+    return _outcome(_last(revisions), min(ahead, default=None), tuning)
+
+
+async def _write(tenant: TenantConnection, revisions: Sequence[Revision], *, replayed: bool) -> None:
+    """Write revisions. What a replay finds and then explains leaves no row: nobody was alerted, and rows must not depend on the order."""
+    retracted = {revision.after.anomaly_id for revision in revisions if revision.after.retracted and revision.after.historical}
+    gone = retracted if replayed else set()
+    if gone:
+        await delete_anomalies(tenant, sorted(gone))
+    if kept := [revision.after for revision in revisions if revision.after.anomaly_id not in gone]:
+        await put_anomalies(tenant, kept)
+
+
+async def _parts(tenant: TenantConnection, search: Search, tuning: Tuning, as_of: datetime) -> AsyncIterator[Search]:
+    """Cut a long search, so that no statement evaluates an unbounded range. Each part is yielded after the one before it is written."""
+    cut = [piece for look in search.looks for piece in pieces(search.detector, look, as_of=as_of)]
+    if len(cut) == len(search.looks):
+        yield search
+        return
+    for piece in cut:
+        for part in await _stirred(tenant, [(search.detector, piece)], tuning):
+            yield part
+
+
+def _last(revisions: Iterable[Revision]) -> list[Revision]:
+    """Join the revisions of one anomaly, which may be found in one part of a search and grow in the next."""
+    found: dict[UUID, Revision] = {}
+    for revision in revisions:
+        first = found.get(revision.after.anomaly_id, revision)
+        found[revision.after.anomaly_id] = Revision(before=first.before, after=revision.after)
+    return list(found.values())
 
 
 async def settle(tenant: TenantConnection, *, as_of: datetime, tuning: Tuning = UNTUNED) -> DetectionOutcome:

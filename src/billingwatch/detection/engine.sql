@@ -19,6 +19,8 @@ WHERE touched.overlapping OR CASE look.detector /* candidates */ END;
 SELECT least(
     (SELECT min(c.created_at) FROM charges AS c),
     (SELECT min(i.created_at) FROM invoices AS i),
+    (SELECT min(r.created_at) FROM refunds AS r),
+    (SELECT min(d.created_at) FROM disputes AS d),
     (SELECT min(s.created_at) FROM states AS s WHERE s.kind = 'subscription'),
     (SELECT min(e.received_at) FROM events AS e)
 );

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,8 +11,13 @@ import msgspec
 from billingwatch.billing.store import Change
 from billingwatch.detection.detector import Detector, Thresholds
 
+AN_INSTANT = timedelta(microseconds=1)  # PostgreSQL's own grain
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 BEGINNING, END = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+
+
+WEEK = timedelta(weeks=1)
+QUARTER = 13 * WEEK
 
 
 class Span(msgspec.Struct, frozen=True, kw_only=True, order=True):
@@ -42,10 +47,26 @@ def shift(instant: datetime, by: timedelta) -> datetime:
         return END if by > timedelta(0) else BEGINNING
 
 
+def pieces(detector: Detector[Any], span: Span, *, as_of: datetime) -> Iterator[Span]:
+    """Cut a span into ranges that one statement evaluates: a week of a detector of time, whose grid is fine, or a quarter of a year.
+
+    Beyond `as_of` there is little, so the last piece holds all of it.
+    """
+    length, gap = (QUARTER, AN_INSTANT) if detector.every is None else (WEEK, detector.every)
+    since = span.since
+    while (until := shift(since, length)) < min(span.until, as_of):
+        yield Span(since=since, until=until)
+        since = until + gap
+    yield Span(since=since, until=span.until)
+
+
 def instants(span: Span, every: timedelta) -> Span | None:
     """The first and the last instant of a grid that lie in a span, or None."""
-    since = EPOCH - (EPOCH - span.since) // every * every
-    until = EPOCH + (span.until - EPOCH) // every * every
+    try:
+        since = EPOCH - (EPOCH - span.since) // every * every
+        until = EPOCH + (span.until - EPOCH) // every * every
+    except OverflowError:
+        return None  # the next instant of the grid is outside the years that a datetime knows
     return Span(since=since, until=until) if since <= until else None
 
 

@@ -115,6 +115,4 @@ def _standing(found: Found, before: Anomaly | None, as_of: datetime) -> tuple[St
 
 
 def _retracted(anomaly: Anomaly, as_of: datetime) -> Anomaly:
-    return msgspec.structs.replace(
-        anomaly, status="resolved", resolution="retracted", resolved_at=max(as_of, anomaly.opened_at), updated_at=as_of
-    )
+    return msgspec.structs.replace(anomaly, status="resolved", resolution="retracted", resolved_at=anomaly.last_seen_at, updated_at=as_of)

@@ -185,6 +185,11 @@ async def put_anomalies(tenant: TenantConnection, anomalies: Sequence[Anomaly]) 
     await tenant.executemany(sql["put_anomaly"], [msgspec.structs.astuple(anomaly) for anomaly in anomalies])
 
 
+async def delete_anomalies(tenant: TenantConnection, anomaly_ids: Sequence[UUID]) -> None:
+    """Delete anomalies that later events explain and nobody was alerted to."""
+    await tenant.execute(sql["delete_anomalies"], anomaly_ids)
+
+
 async def settle_anomalies(tenant: TenantConnection, quiet: dict[str, timedelta], *, as_of: datetime) -> list[Settled]:
     """Resolve what has been quiet for long enough; `quiet` is per detector."""
     rows = await tenant.fetch(sql["settle_anomalies"], list(quiet), list(quiet.values()), as_of)

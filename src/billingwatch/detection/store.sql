@@ -74,6 +74,9 @@ ON CONFLICT ON CONSTRAINT anomalies_pkey DO UPDATE SET
     resolution = excluded.resolution, updated_at = excluded.updated_at, amounts = excluded.amounts, evidence = excluded.evidence,
     historical = excluded.historical;
 
+-- delete_anomalies --
+DELETE FROM anomalies WHERE anomaly_id = ANY ($1::uuid[]);
+
 -- settle_anomalies --
 UPDATE anomalies AS a
 SET status = 'resolved', resolution = 'automatic', resolved_at = a.last_seen_at + d.quiet, updated_at = $3

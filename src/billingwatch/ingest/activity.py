@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import Callable
 from datetime import datetime
-
-import asyncpg
-import structlog
 
 from billingwatch import errors, metrics
 from billingwatch.log_limit import LogLimit
 from billingwatch.postgres.connections import ControlConnection
 from billingwatch.postgres.statements import load_statements
-from billingwatch.supervision import SupervisedTask
 from billingwatch.tenancy.lanes import Lane, control_plane
+from billingwatch.tenancy.periodic_write import FLUSH_SECONDS, PeriodicWrite
 from billingwatch.tenancy.tenants import Tenant, TenantId
 
-log = structlog.get_logger()
 sql = load_statements(__file__, "activity.sql")
 
-FLUSH_SECONDS = 5.0  # between two writes
 LOCK_WAIT = "200ms"  # for a tenant's row
 TENANTS_LIMIT = 50_000  # with counts that are not written yet; those of further tenants are only logged
 TEXT_LIMIT = 300  # characters of a refusal
@@ -43,7 +36,7 @@ _REASONS: tuple[tuple[type[errors.BillingWatchError], str], ...] = (
 
 
 class _Counts:
-    """What a tenant's row will be added to."""
+    """Counts to add to a tenant's row."""
 
     __slots__ = ("ignored", "last_ignored_at", "last_refusal", "last_refused_at", "refused")
 
@@ -72,19 +65,16 @@ class Activity:
     def __init__(self, lane: Lane, clock: Callable[[], datetime], *, flush_seconds: float = FLUSH_SECONDS) -> None:
         self._lane = lane
         self._clock = clock
-        self._flush_seconds = flush_seconds
         self._counts: dict[TenantId, _Counts] = {}
         self._log = LogLimit()
-        self._closing = asyncio.Event()
-        self._task = SupervisedTask("ingest activity", self._run)
+        self._writes = PeriodicWrite("ingest activity", self.flush, failed="ingest.activity_not_written", seconds=flush_seconds)
 
     def start(self) -> None:
-        self._task.start()
+        self._writes.start()
 
     async def close(self) -> None:
         """Write the counts once more, if the database is there."""
-        self._closing.set()
-        await self._task.finish()
+        await self._writes.close()
 
     def refused(self, tenant: Tenant | None, error: errors.BillingWatchError) -> None:
         """Count and log a refused delivery. Without a tenant it is only logged."""
@@ -127,15 +117,6 @@ class Activity:
         if counts is None and len(self._counts) < TENANTS_LIMIT:
             counts = self._counts[tenant_id] = _Counts()
         return counts
-
-    async def _run(self) -> None:
-        while not self._closing.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._closing.wait(), self._flush_seconds)
-            try:
-                await self.flush()
-            except (errors.DatabaseUnavailable, asyncpg.PostgresError) as error:
-                self._log.warning("ingest.activity_not_written", cause="not written", tenants=len(self._counts), error=str(error))
 
 
 async def _add_activity(connection: ControlConnection, counts: dict[TenantId, _Counts]) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from billingwatch.billing.shapes import account_in_context
 from billingwatch.errors import EventMalformed
 from billingwatch.ingest.scan import Reader, read_members, reader_of
 
@@ -45,6 +46,7 @@ class _Body(msgspec.Struct, frozen=True):
     livemode: bool = True
     api_version: _Word | None = None
     account: _Word | None = None
+    user_id: object = None
     context: object = None
     data: _Data | None = None
     related_object: _RelatedObject | None = None
@@ -73,6 +75,9 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
 
 _decoder = msgspec.json.Decoder(_Body)
 
+MALFORMED = (msgspec.DecodeError, RecursionError, ValueError, OverflowError)
+"""Errors of a body that is not JSON, or whose fields are not as Stripe documents them."""
+
 
 def read_envelope(body: bytes) -> Envelope:
     """Return the envelope of a snapshot or thin event, with defaults for fields that cannot be read.
@@ -80,10 +85,15 @@ def read_envelope(body: bytes) -> Envelope:
     Raises EventMalformed: the body has no `id` of 1 to 255 printable ASCII characters at its top level.
     """
     try:
-        event = _decoder.decode(body)
-        occurred_at = _instant(event.created)
-    except (msgspec.DecodeError, RecursionError, ValueError, OverflowError) as error:
-        return _scan_envelope(body, error)
+        return decode_envelope(body)
+    except MALFORMED as error:
+        return scan_envelope(body, error)
+
+
+def decode_envelope(body: bytes) -> Envelope:
+    """Return the envelope of a well-formed event. Raises one of MALFORMED."""
+    event = _decoder.decode(body)
+    occurred_at = _instant(event.created)
     thin = event.object_ == THIN
     inside = event.related_object if thin else event.data.object_ if event.data else None
     return Envelope(
@@ -91,25 +101,25 @@ def read_envelope(body: bytes) -> Envelope:
         type=event.type,
         api_version=event.api_version,
         livemode=event.livemode,
-        account=_account_in(event.context) if thin and event.account is None else event.account,
+        account=event.account or _plain_text(event.user_id) or _account_in(event.context),
         object_id=_plain_text(inside.id if inside else None),
         occurred_at=occurred_at,
         thin=thin,
     )
 
 
-def _scan_envelope(body: bytes, error: Exception) -> Envelope:
+def scan_envelope(body: bytes, error: Exception) -> Envelope:
+    """Return what can be read of an event that `decode_envelope` refused with `error`. Raises EventMalformed."""
     found: dict[str, Any] = read_members(body, _READERS)
     if "id" not in found:
         raise EventMalformed(reason=f"it has no usable `id` ({error})") from error
     thin = found.get("object") == THIN
-    account = found.get("account")
     return Envelope(
         event_id=found["id"],
         type=found.get("type", UNKNOWN),
         api_version=found.get("api_version"),
         livemode=found.get("livemode", True),
-        account=_account_in(found.get("context")) if thin and account is None else account,
+        account=found.get("account") or _plain_text(found.get("user_id")) or _account_in(found.get("context")),
         object_id=_plain_text(found.get("related_object" if thin else "data")),
         occurred_at=found.get("created"),
         thin=thin,
@@ -145,6 +155,7 @@ _READERS: Mapping[str, Reader] = {
     "livemode": reader_of(bool),
     "api_version": _word,
     "account": _word,
+    "user_id": _text,
     "context": _text,
     "data": _read_object_id,
     "related_object": _read_id,
@@ -152,7 +163,7 @@ _READERS: Mapping[str, Reader] = {
 
 
 def _account_in(context: object) -> str | None:
-    return _plain_text(context) if isinstance(context, str) and context.startswith("acct_") else None
+    return _plain_text(account_in_context(context))
 
 
 def _instant(created: float | datetime) -> datetime:

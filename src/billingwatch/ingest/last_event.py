@@ -21,7 +21,10 @@ class LastEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def last_event(control: ControlConnection, tenant: Placed) -> LastEvent | None:
-    """Return the event that arrived last; None before the first one, or when an unfinished removal has deleted the tables."""
+    """Return the event that arrived last.
+
+    None before the first one, and when an unfinished removal has deleted the tables.
+    """
     try:
         async with tenant_scope(control, tenant, readonly=True) as scoped:
             row = await scoped.fetchrow(sql["last_event"])

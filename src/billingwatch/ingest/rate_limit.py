@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Protocol
 
 from billingwatch.errors import RateLimited, SignaturesLimited
+from billingwatch.tenancy.buckets import ProcessBuckets
 from billingwatch.tenancy.tenants import Tenant
 
 SHARED_TENANTS = 1_048_576  # tenant ids below this one share their buckets between processes: 8 MiB, sparse
-BUCKETS_LIMIT = 50_000  # buckets in a process's own memory before those that are full again are dropped
+EVENT_BYTES = 32 * 1024  # of a body; a larger one counts as several events, because it takes as much of the service
 FORGED_PER_SECOND = 10  # deliveries with an invalid signature, per tenant and process; more get 429
 FORGED_BURST_SECONDS = 10
 FORGED_DELAY = 1.0  # seconds that a 429 to a forged delivery waits, so that a flood over few connections is slow
@@ -34,27 +35,6 @@ class Buckets(Protocol):
     def read(self, tenant_id: int) -> float: ...
 
     def write(self, tenant_id: int, full_at: float, now: float) -> None: ...
-
-
-class ProcessBuckets:
-    """Buckets of one process. Full buckets are dropped when there are many, because a new bucket is full too."""
-
-    def __init__(self, *, limit: int = BUCKETS_LIMIT) -> None:
-        self._limit = limit
-        self._full_at: dict[int, float] = {}
-
-    def __len__(self) -> int:
-        return len(self._full_at)
-
-    def read(self, tenant_id: int) -> float:
-        return self._full_at.get(tenant_id, 0.0)
-
-    def write(self, tenant_id: int, full_at: float, now: float) -> None:
-        self._full_at[tenant_id] = full_at
-        if len(self._full_at) > self._limit:
-            self._full_at = {key: moment for key, moment in self._full_at.items() if moment > now}
-            # As many buckets in use: the limit grows, so that not every event sweeps them.
-            self._limit = max(self._limit, 2 * len(self._full_at))
 
 
 class SharedBuckets:
@@ -99,9 +79,13 @@ class RateLimit:
         self._monotonic = monotonic
         self._buckets = ProcessBuckets() if buckets is None else buckets
 
-    def admit(self, tenant: Tenant) -> None:
-        """Count one event; raise RateLimited, with `retry_after` in whole seconds, when the tenant has used up its rate."""
-        over = _take(self._buckets, tenant, tenant.rate_limit or self._per_second, self._burst_seconds, self._monotonic())
+    def admit(self, tenant: Tenant, *, size: int = 0) -> None:
+        """Count one event, or one for each EVENT_BYTES of `size` bytes.
+
+        Raises RateLimited, with `retry_after` in whole seconds, when the tenant has used up its rate.
+        """
+        per_second, events = tenant.rate_limit or self._per_second, max(1, math.ceil(size / EVENT_BYTES))
+        over = _take(self._buckets, tenant, per_second, self._burst_seconds, self._monotonic(), events=events)
         if over:
             raise RateLimited(retry_after=over)
 
@@ -131,12 +115,15 @@ class SignatureLimit:
             raise SignaturesLimited(retry_after=over)
 
 
-def _take(buckets: Buckets, tenant: Tenant, per_second: int, burst_seconds: int, now: float) -> int:
-    """Take one event from the tenant's bucket and return 0, or return the seconds until it holds one again."""
+def _take(buckets: Buckets, tenant: Tenant, per_second: int, burst_seconds: int, now: float, *, events: int = 1) -> int:
+    """Take events from the tenant's bucket and return 0, or return the seconds until it holds one again.
+
+    A bucket that holds one is enough for any number, so that no bucket is too small for a large event; it owes the rest.
+    """
     cost = 1 / per_second
     full_at = max(buckets.read(tenant.tenant_id), now) + cost
     over = full_at - now - burst_seconds
     if over > cost / 2:  # half an event, so that rounding refuses none
         return max(1, math.ceil(over))
-    buckets.write(tenant.tenant_id, full_at, now)
+    buckets.write(tenant.tenant_id, full_at + (events - 1) * cost, now)
     return 0

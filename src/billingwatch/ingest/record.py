@@ -1,4 +1,7 @@
-"""Writing events into their tenants' tables: one durable call for many, and one for an event that PostgreSQL's json refuses."""
+"""Writing events into their tenants' tables: one durable call for many events.
+
+An event that PostgreSQL's json refuses is written alone, as bytes.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ CONTENT_REFUSED = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
-    """A verified event on its way to the tenant's `events`. `signed_at` is None for events that did not come through the webhook."""
+    """A verified event to be written into the tenant's `events`.
+
+    `signed_at` is None for events that did not come through the webhook.
+    """
 
     tenant: Tenant
     envelope: Envelope
@@ -46,7 +52,9 @@ def signed_text(body: bytes) -> str | bytes:
 
 
 async def record_events(connection: ControlConnection, deliveries: Sequence[Delivery]) -> list[bool]:
-    """Write deliveries, durable when this returns; return for each whether it is new. The same event twice is new once.
+    """Write deliveries, and return for each whether it is new. The same event twice is new once.
+
+    The deliveries are durable when this returns.
 
     Raises one of CONTENT_REFUSED, and writes none of them, when PostgreSQL's json refuses a payload.
     """

@@ -1,4 +1,7 @@
-"""Recording: what waits for a lane is written in one durable call, and each waiting request is answered after its commit."""
+"""Recording: the events that wait for a lane are written in one durable call.
+
+Each request is answered after the commit of its event.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from billingwatch import metrics
 from billingwatch.errors import BillingWatchError, DatabaseUnavailable, Overloaded
 from billingwatch.ingest.locked import LockedTenants
 from billingwatch.ingest.record import CONTENT_REFUSED, Delivery, record_bodies, record_events
+from billingwatch.log_limit import LogLimit
 from billingwatch.supervision import SupervisedTask
 from billingwatch.tenancy.lanes import Lane, Lanes, control_plane, lane_number
 
@@ -66,6 +70,7 @@ class LaneRecorder:
         self._wake = asyncio.Event()
         self._closing = False
         self._locked = LockedTenants(lane)
+        self._log = LogLimit()
         self._task = SupervisedTask(f"recorder {lane.name}", self._run)
         self._check = SupervisedTask(f"recorder deadline {lane.name}", self._refuse_late)
         self._task.start()
@@ -172,11 +177,16 @@ class LaneRecorder:
                     await self._write(batch, as_bytes=True)
                     return
                 _fail(batch, Overloaded(reason="the tenant's tables are not available"))
-                log.warning(
-                    "ingest.event_refused", tenant=batch[0][0].tenant.name, event_id=batch[0][0].envelope.event_id, error=str(error)
+                delivery = batch[0][0]
+                self._log.warning(
+                    "ingest.event_refused",
+                    cause=(delivery.tenant.tenant_id, type(error)),
+                    tenant=delivery.tenant.name,
+                    event_id=delivery.envelope.event_id,
+                    error=str(error),
                 )
                 return
-            # One event or one tenant spoils the batch: halve it until the culprit stands alone and the others are stored.
+            # One event or one tenant makes the batch fail. Halving isolates it, and the others are stored.
             middle = len(batch) // 2
             await self._write(_undone(batch[:middle]))
             await self._write(_undone(batch[middle:]))
@@ -191,7 +201,7 @@ class LaneRecorder:
             self._refuse(batch, str(error))
             return
         _fail([one for one in batch if one[0].tenant.tenant_id in self._locked], Overloaded(reason=LOCKED))
-        # If the lock is gone by now, no event was refused. If `find` cannot see it, the events' deadline ends this.
+        # `find` may miss the lock or come too late for it. The next attempt then succeeds, or the events' deadline ends it.
         await self._write(_undone(batch))
 
     def _refuse(self, batch: Sequence[Waiting], reason: str) -> None:
@@ -215,7 +225,7 @@ class LaneRecorder:
 
 
 class Records(Protocol):
-    """What stands between a verified delivery and its commit."""
+    """Records verified deliveries."""
 
     @property
     def lanes(self) -> Sequence[LaneRecorder]: ...

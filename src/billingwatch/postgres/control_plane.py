@@ -157,10 +157,15 @@ due_visits = Table(
         "kind",
         Text,
         nullable=False,
-        comment="settle: anomalies that end when time passes; evaluate: detectors that judge time itself; rejudge:<detector>: one that failed",
+        comment="settle: anomalies that end when time passes; evaluate: detectors that judge time itself; rejudge:<detector>: one that failed; "
+        "history: all, because rows arrived late",
     ),
     Column("due_at", Instant, nullable=False),
-    Column("since", Instant, comment="evaluate: up to when the detectors of time have judged; rejudge: from when on it judges again"),
+    Column(
+        "since",
+        Instant,
+        comment="evaluate: up to when the detectors of time have judged; rejudge and history: from when on detectors evaluate again",
+    ),
     PrimaryKeyConstraint("tenant_id", "kind", name="due_visits_pkey"),
     Index("due_visits_due_at_idx", "due_at"),
     comment="Who needs a visit, when, although no event arrives",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # not needed to run, and slow to import
     from alembic.operations import Operations
     from alembic.script import Script
 
-OLDEST = "0004"
+OLDEST = "0005"
 """The oldest tenant revision that this release's statements work with: the one before the head, or the head if the code needs what it adds.
 
 A test holds it to these two and processes events at it; a tenant that is older is refused until it is migrated, and its events are recorded."""

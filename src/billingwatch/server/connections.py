@@ -22,13 +22,14 @@ class Connection(Protocol):
         """Close, refuse or extend, because the deadline has passed."""
 
     def evict(self) -> None:
-        """Close at once to make room for a newer connection."""
+        """Close at once to make room for a newer connection or answer."""
 
 
 class Connections:
     """The connections of one process.
 
     A new connection is accepted while an older one has no complete request: the oldest of those is closed for it.
+    Answers that their readers do not take are bounded in bytes: the oldest of those is closed for a newer one.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -38,6 +39,8 @@ class Connections:
         # Both are ordered: the connection that came first is closed first.
         self._waiting: dict[Connection, None] = {}
         self._uploading: dict[Connection, None] = {}
+        self._unsent: dict[Connection, int] = {}  # bytes of answers that wait for their readers
+        self._unsent_total = 0
         self._log = LogLimit()
 
     def __len__(self) -> int:
@@ -57,6 +60,7 @@ class Connections:
 
     def remove(self, connection: Connection) -> None:
         self._open.discard(connection)
+        self.sent(connection)
         self._waiting.pop(connection, None)
         self._uploading.pop(connection, None)
 
@@ -76,6 +80,20 @@ class Connections:
         """Note that a request is complete and has no answer yet."""
         self._waiting.pop(connection, None)
         self._uploading.pop(connection, None)
+
+    def unsent(self, connection: Connection, size: int) -> None:
+        """Note that `size` bytes of an answer wait for their reader, and close the oldest such connections at the limit."""
+        self.sent(connection)
+        self._unsent[connection] = size
+        self._unsent_total += size
+        while self._unsent_total > self.limits.unsent_bytes and len(self._unsent) > 1:
+            oldest = next(iter(self._unsent))
+            self.remove(oldest)
+            oldest.evict()
+
+    def sent(self, connection: Connection) -> None:
+        """Note that no answer waits for its reader."""
+        self._unsent_total -= self._unsent.pop(connection, 0)
 
     def closed(self, reason: str, client: str | None) -> None:
         """Count a connection that the server closed, and log the first of its reason in a minute."""

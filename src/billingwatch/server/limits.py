@@ -26,6 +26,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     # Bytes that are read and dropped after an answer, so that a sender that is still sending gets it.
     linger_bytes: int = 16 * 1024 * 1024
     refused_bytes: int = 256 * 1024  # the same after a refusal by the server itself
+    unsent_bytes: int = 64 * 1024 * 1024  # of all answers that their readers have not taken; more close the oldest of them
     sweep_seconds: float = 1.0  # between two checks of all deadlines
 
 

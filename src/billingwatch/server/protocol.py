@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import socket
 from enum import Enum, auto
 from typing import Any
 
@@ -18,6 +19,9 @@ from uvicorn.server import ServerState
 
 from billingwatch.server.answers import BAD_REQUEST, FULL, TIMEOUT, TOO_LARGE
 from billingwatch.server.connections import READ_SIZE, STATE_KEY, Connections
+
+# Bytes that the kernel takes of an answer at once; Linux doubles it. Without a bound it takes 2.5 MB of each reader's.
+SEND_BUFFER = 64 * 1024
 
 
 class _State(Enum):
@@ -73,6 +77,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         self.deadline = self.loop.time() + self._limits.header_seconds
         if not self._connections.admit(self):
             self._connections.closed("full", self._client)
@@ -86,12 +91,14 @@ class HttpConnection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        self._connections.unsent(self, self.transport.get_write_buffer_size())
         if self._state is _State.COMPLETE:
             self._unsent = math.inf
             self.deadline = self.loop.time() + self._limits.stall_seconds
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self._connections.sent(self)
         if self._state is _State.COMPLETE:
             self.deadline = math.inf
 
@@ -133,6 +140,11 @@ class HttpConnection(HttpToolsProtocol):
         super().on_message_begin()
         self._state = _State.HEAD
         self._begun = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Add a header. Trailers are dropped: the handler reads the headers while the body still arrives."""
+        if self._state is _State.HEAD:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         if self._state is not _State.HEAD:

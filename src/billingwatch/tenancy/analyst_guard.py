@@ -31,11 +31,12 @@ SUPERUSERS_ALONE = "temp_file_limit"  # of an analyst's defaults; the role canno
 class AnalystGuard:
     """Checks all analysts every `CHECK_SECONDS`. Each processing process runs one; one of them checks at a time."""
 
-    def __init__(self, dsn: str, *, transaction_limit: timedelta, idle_limit: timedelta) -> None:
+    def __init__(self, dsn: str, *, transaction_limit: timedelta, idle_limit: timedelta, statement_timeout: int = 30) -> None:
         self.task = SupervisedTask("analyst guard", self._run)
         self._dsn = dsn
         self._transaction_limit = transaction_limit
         self._idle_limit = idle_limit
+        self._statement_timeout = statement_timeout
         self._passwords_restored = float("-inf")
         self._secured = False
 
@@ -50,7 +51,7 @@ class AnalystGuard:
 
         Raises DatabaseUnavailable.
         """
-        connection = await open_connection(self._dsn, "billingwatch analysts")
+        connection = await open_connection(self._dsn, "billingwatch analysts", statement_timeout=self._statement_timeout)
         try:
             control = ControlConnection(connection)
             async with control.transaction():
@@ -145,4 +146,5 @@ def make_guard(settings: Settings, dsn: str) -> AnalystGuard:
         dsn,
         transaction_limit=timedelta(minutes=settings.analyst_transaction_minutes),
         idle_limit=timedelta(hours=settings.analyst_idle_hours),
+        statement_timeout=settings.statement_timeout,
     )

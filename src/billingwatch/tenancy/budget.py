@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 from billingwatch.errors import CallsExceeded
+from billingwatch.tenancy.buckets import ProcessBuckets
 
 CALL_SECONDS = 0.001  # of the event loop: parse a request, resolve its tenant, encode the answer
 BURST_SECONDS = 0.25  # that a tenant may take at once after a pause
@@ -25,10 +26,16 @@ class Budget:
     `share` is the sustained rate: seconds of cost per second of time.
     """
 
-    def __init__(self, *, share: float, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        share: float,
+        monotonic: Callable[[], float] = time.monotonic,
+        buckets: ProcessBuckets | None = None,
+    ) -> None:
         self._share = share
         self._monotonic = monotonic
-        self._full_at: dict[int, float] = {}
+        self._buckets = ProcessBuckets() if buckets is None else buckets
 
     async def admit(self, tenant_id: int) -> None:
         """Charge CALL_SECONDS, and return once the tenant's budget allows the call. Raises CallsExceeded."""
@@ -42,7 +49,8 @@ class Budget:
 
     def charge(self, tenant_id: int, seconds: float) -> None:
         """Count the cost of a call."""
-        self._full_at[tenant_id] = self._full(tenant_id, self._monotonic()) + seconds / self._share
+        now = self._monotonic()
+        self._buckets.write(tenant_id, self._full(tenant_id, now) + seconds / self._share, now)
 
     def delay(self, tenant_id: int) -> float:
         """Return in how many seconds the budget allows a call; 0 or less: at once."""
@@ -50,4 +58,4 @@ class Budget:
         return self._full(tenant_id, now) - now - BURST_SECONDS / self._share
 
     def _full(self, tenant_id: int, now: float) -> float:
-        return max(self._full_at.get(tenant_id, now), now)
+        return max(self._buckets.read(tenant_id), now)

@@ -1,5 +1,6 @@
 -- put_last_use --
--- A key that another transaction has locked, such as a removal, is skipped: nobody who looks up a token may wait for this.
+-- Keys that another transaction has locked, such as a removal, are skipped, because look-ups of tokens share
+-- this connection.
 UPDATE control.api_keys AS k
 SET last_used_at = used.last_used_at
 FROM unnest($1::integer[], $2::timestamptz[]) AS used (key_id, last_used_at)

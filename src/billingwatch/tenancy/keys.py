@@ -59,7 +59,10 @@ async def insert_key(
 async def create_key(
     control: ControlConnection, tenant: str, name: str, *, scope: Scope = "write", expires_in: timedelta | None = None
 ) -> CreatedKey:
-    """Add a key to a tenant. Raises TenantNotFound, RemovalUnfinished, ApiKeyNameInvalid, ApiKeyNameTaken, ApiKeysFull."""
+    """Add a key to a tenant.
+
+    Raises TenantNotFound, RemovalUnfinished, ApiKeyNameInvalid, ApiKeyNameTaken, ApiKeysFull.
+    """
     checked_key_name(name)
     async with control.transaction():
         locked = await lock_tenant(control, tenant)

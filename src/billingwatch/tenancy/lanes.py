@@ -54,6 +54,11 @@ class Lane:
         self._closed = False
 
     @property
+    def statement_timeout(self) -> int:
+        """Seconds that a statement on this lane may take."""
+        return self._statement_timeout
+
+    @property
     def schemas_touched(self) -> int:
         """Distinct schemas of tenants that the present connection has served."""
         return len(self._schemas)
@@ -129,9 +134,7 @@ class Lane:
 
     async def _open(self) -> asyncpg.Connection:
         now = asyncio.get_running_loop().time()
-        if (
-            now - self._failed_at < RECONNECT_AFTER
-        ):  # Callers queue for a dead lane: fail them fast instead of one time-out after the other.
+        if now - self._failed_at < RECONNECT_AFTER:  # Each caller that queues for a dead lane would wait for a time-out of its own.
             raise DatabaseUnavailable(reason="not reachable a moment ago")
         self._schemas.clear()
         self.generation += 1

@@ -78,7 +78,7 @@ async def resume_tenant(control: ControlConnection, name: str, *, as_of: datetim
 
 
 async def rotate_webhook_url(control: ControlConnection, name: str, *, grace: timedelta) -> RotatedUrl:
-    """Replace the webhook token. The previous one is accepted for `grace`; one that an earlier rotation left is refused at once.
+    """Replace the webhook token. The previous one is accepted for `grace`, and older ones are refused at once.
 
     Raises TenantNotFound, RemovalUnfinished.
     """

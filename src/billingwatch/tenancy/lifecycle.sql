@@ -7,7 +7,8 @@ WHERE t.name = $1
 FOR NO KEY UPDATE OF t;
 
 -- pause --
--- Visits may not have handled the time of the pause before: then both count as one pause, so that no anomaly of it becomes historical.
+-- If no visit has handled the time of the previous pause, both count as one pause. Otherwise its anomalies
+-- would become historical.
 -- Detectors of time are evaluated once an hour, so two hours are enough for them.
 UPDATE control.tenants AS t
 SET status = 'paused',

@@ -7,7 +7,7 @@ It ends with the token or the key if that expires earlier.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ import asyncpg
 import msgspec
 import structlog
 
-from billingwatch.errors import SecretKeyUnusable, TenantNotFound
+from billingwatch.errors import DatabaseUnavailable, SecretKeyUnusable, TenantNotFound
 from billingwatch.postgres.connections import ControlConnection
 from billingwatch.postgres.statements import load_statements
 from billingwatch.tenancy.changes import ChangeFeed
@@ -26,12 +26,13 @@ from billingwatch.tenancy.tenants import ApiKey, DetectorSetting, Mute, Pause, T
 log = structlog.get_logger()
 sql = load_statements(__file__, "registry.sql")
 
+BATCH_LIMIT = 100  # look-ups in one statement
 CACHE_LIMIT = 50_000  # answers; 10,000 tenants with tokens, keys and ids, and room for wrong guesses
 CACHE_SECONDS = 60  # oldest answer in use, also while the changes of tenants cannot be read
 
 
 class _Key(NamedTuple):
-    """What a tenant is looked up by: one of these; the parameters of the statement, in its order."""
+    """What a tenant is looked up by: one of these, in the order of the statement's parameters."""
 
     webhook_token: bytes | None = None
     api_key: bytes | None = None
@@ -47,12 +48,52 @@ class _Answer(NamedTuple):
     tenant: Tenant | None
 
 
+class _LookUps:
+    """Look-ups of one lane. Those that arrive during a statement share the next one, so that guesses do not hold up others."""
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+        self._waiting: deque[tuple[_Key, asyncio.Future[asyncpg.Record | None]]] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    async def find(self, key: _Key) -> asyncpg.Record | None:
+        """Return the tenant's row, or None. Raises DatabaseUnavailable."""
+        future: asyncio.Future[asyncpg.Record | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((key, future))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._answer(), name="look-ups")
+        return await future
+
+    async def _answer(self) -> None:
+        while self._waiting:
+            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_LIMIT))]
+            batch = [(key, future) for key, future in batch if not future.done()]
+            try:
+                rows = await self._fetch([key for key, _ in batch])
+            except BaseException as error:  # each waiting request gets it
+                reason = error if isinstance(error, Exception) else DatabaseUnavailable(reason="the look-up was interrupted")
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(reason)
+                if not isinstance(error, Exception):
+                    raise
+                continue
+            for number, (_, future) in enumerate(batch, start=1):
+                if not future.done():
+                    future.set_result(rows.get(number))
+
+    async def _fetch(self, keys: Sequence[_Key]) -> dict[int, asyncpg.Record]:
+        async with answer_within(), control_plane(self._lane) as connection:
+            rows = await connection.fetch(sql["find_tenants"], *_columns(keys))
+        return {row["number"]: row for row in rows}
+
+
 class Registry:
     """Cached look-ups of tenants. Unknown tokens are remembered too, so that guessing does not reach the database each time."""
 
     def __init__(self, lane: Lane, seal: Seal, dsn: str) -> None:
-        self.changes = ChangeFeed(Lane(dsn, "changes"), self.forget)
-        self._lane = lane
+        self.changes = ChangeFeed(Lane(dsn, "changes", statement_timeout=lane.statement_timeout), self.forget)
+        self._look_ups = _LookUps(lane)
         self._seal = seal
         self._answers: OrderedDict[_Key, _Answer] = OrderedDict()
         self._keys: dict[int, set[_Key]] = {}  # cached keys of each tenant
@@ -79,7 +120,9 @@ class Registry:
         await self.changes.close()
 
     def forget(self, *tenant_ids: int) -> None:
-        """Drop the cached answers about the given tenants; without an id, all answers. An answer that is still on its way is not cached.
+        """Drop the cached answers about the given tenants; without an id, all answers.
+
+        An answer that is being read at this moment is not cached.
 
         Cached answers "unknown" end too: one of the changes may be a new tenant. They are not removed one by one.
         """
@@ -118,8 +161,8 @@ class Registry:
 
     async def _ask(self, key: _Key) -> Tenant | None:
         generation, asked_at = self._generation, asyncio.get_running_loop().time()
-        async with answer_within(), control_plane(self._lane) as connection:
-            row = await connection.fetchrow(sql["find_tenant"], *key)
+        async with answer_within():
+            row = await self._look_ups.find(key)
         # Only deliveries need the secrets: a secret that cannot be decrypted must not fail API calls.
         tenant = None if row is None else tenant_from_row(row, None if key.webhook_token is None else self._seal)
         if generation == self._generation:
@@ -149,10 +192,14 @@ class Registry:
 
 async def load_tenant(control: ControlConnection, seal: Seal | None, name: str) -> Tenant:
     """Read the tenant of that name from the database; without a seal it has no secrets. Raises TenantNotFound."""
-    row = await control.fetchrow(sql["find_tenant"], *_Key(name=name))
+    row = await control.fetchrow(sql["find_tenants"], *_columns([_Key(name=name)]))
     if row is None:
         raise TenantNotFound(name=name)
     return tenant_from_row(row, seal)
+
+
+def _columns(keys: Sequence[_Key]) -> list[list[object]]:
+    return [[key[column] for key in keys] for column in range(len(_Key._fields))]
 
 
 def tenant_from_row(row: asyncpg.Record, seal: Seal | None) -> Tenant:

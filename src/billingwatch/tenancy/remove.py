@@ -20,7 +20,9 @@ LOOK_EVERY = 0.05  # seconds
 
 
 async def remove_tenant(control: ControlConnection, name: str) -> TenantRow:
-    """Remove a tenant for good, and return what it was. What fails on the way leaves it in state `removing`, and can be done again.
+    """Remove a tenant and its data, and return what it was.
+
+    After a failure the tenant is in state `removing`, and the removal can be repeated.
 
     Raises TenantNotFound, AnalystsNotPermitted, AnalystRemains.
     """

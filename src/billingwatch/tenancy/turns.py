@@ -69,6 +69,8 @@ class Turns:
             if turn.done() and not turn.cancelled():
                 # The turn came in the same step as the cancellation or the timeout.
                 self._give_back(tenant_id, turn.result())
+            elif turn in queue:
+                queue.remove(turn)  # so that a call nobody waits for takes no place
             if not isinstance(error, TimeoutError):
                 raise
             if tenant_id in self._running:
@@ -97,7 +99,7 @@ class Turns:
             if tenant_id in self._running:
                 continue
             queue = self._queues[tenant_id]
-            while queue and queue[0].done():  # cancelled while it waited
+            while queue and queue[0].done():  # cancelled in this step of the event loop
                 del queue[0]
             if queue:
                 number, turn = self._nearest_free(tenant_id), queue.popleft()

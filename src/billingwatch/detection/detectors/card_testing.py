@@ -135,7 +135,18 @@ DETECTOR = Detector(
     thresholds=CardTesting,
     watches={
         "charges": Watch(
-            columns=frozenset({"status", "outcome_type", "card_fingerprint", "customer_id", "from_invoice", "amount_refunded"}),
+            columns=frozenset(
+                {
+                    "status",
+                    "outcome_type",
+                    "card_fingerprint",
+                    "customer_id",
+                    "from_invoice",
+                    "amount_captured",
+                    "amount_refunded",
+                    "refunds_failed",
+                }
+            ),
             reach=_reach,
         )
     },

@@ -9,7 +9,10 @@ SELECT FROM charges AS c WHERE c.created_at BETWEEN look.since AND look.until AN
 -- A window is as long again before it: whether a card in it is there for the first time depends on that.
 WITH attempts AS MATERIALIZED (
     SELECT c.charge_id, c.created_at, coalesce(c.account, '') AS account, c.card_fingerprint AS card, c.customer_id, c.amount, c.currency,
-           greatest(c.amount - c.amount_refunded, 0) AS amount_kept, c.event_id, c.status = 'succeeded' AS succeeded,
+           greatest(
+               CASE WHEN c.captured THEN c.amount_captured ELSE c.amount END - c.amount_refunded + c.refunds_failed, 0
+           ) AS amount_kept,
+           c.event_id, c.status = 'succeeded' AS succeeded,
            c.status = 'failed' AND c.outcome_type IS NOT DISTINCT FROM 'blocked' AS blocked,
            c.status = 'failed' AND NOT c.from_invoice AS refused,
            coalesce(c.decline_code, c.failure_code, c.outcome_type, 'unknown') AS decline_code

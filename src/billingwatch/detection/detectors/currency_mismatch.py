@@ -55,7 +55,7 @@ def _parameters(thresholds: CurrencyMismatch) -> tuple[object, ...]:
 
 def _judge(row: Row, _: CurrencyMismatch) -> Incident:
     created_at, amount, currency, usual = row["created_at"], row["amount"], row["currency"], row["usual_currency"]
-    kept = max(amount - row["amount_refunded"], 0)
+    kept = max(row["amount_kept"], 0)
     # The number is a usual one: nobody has converted it.
     number = f", the number that they paid in {usual.upper()}" if row["same_number"] else ""
     return Incident(
@@ -93,7 +93,10 @@ DETECTOR = Detector(
     thresholds=CurrencyMismatch,
     watches={
         # By what became of the charge itself, and by what the customer is found to have paid before.
-        "charges": Watch(columns=frozenset({"status", "customer_id", "amount", "amount_refunded"}), reach=no_time),
+        "charges": Watch(
+            columns=frozenset({"status", "customer_id", "amount", "captured", "amount_captured", "amount_refunded", "refunds_failed"}),
+            reach=no_time,
+        ),
         "first_charge_states": Watch(columns=frozenset({"facts"}), reach=_reach),
         "customer_states": Watch(columns=frozenset({"facts"}), reach=_reach_of_customer),
     },

@@ -19,8 +19,8 @@ WITH told AS MATERIALIZED (
     WHERE s.kind = 'first_charge' AND s.created_at BETWEEN $1 AND $2
 ),
 firsts AS MATERIALIZED (
-    SELECT c.charge_id, c.customer_id, coalesce(c.account, '') AS account, c.amount, c.amount_refunded, c.currency, c.created_at, c.updated_at,
-           c.event_id
+    SELECT c.charge_id, c.customer_id, coalesce(c.account, '') AS account, c.amount, c.currency, c.created_at, c.updated_at, c.event_id,
+           CASE WHEN c.captured THEN c.amount_captured ELSE c.amount END - c.amount_refunded + c.refunds_failed AS amount_kept
     FROM told AS s
     JOIN charges AS c ON c.charge_id = s.charge_id
     WHERE NOT EXISTS (SELECT FROM states AS e WHERE e.object_id = s.object_id AND e.version < s.version)
@@ -30,7 +30,7 @@ firsts AS MATERIALIZED (
       )
       AND c.status = 'succeeded' AND c.customer_id = s.customer_id
 )
-SELECT f.charge_id, f.customer_id, f.account, f.amount, f.amount_refunded, f.currency, f.created_at, f.updated_at, f.event_id,
+SELECT f.charge_id, f.customer_id, f.account, f.amount, f.amount_kept, f.currency, f.created_at, f.updated_at, f.event_id,
        u.currency AS usual_currency, u.payments AS earlier_payments, u.first_at, u.charge_ids AS earlier_charge_ids,
        m.currency AS customer_currency,
        EXISTS (SELECT FROM charges AS e WHERE e.charge_id = ANY (u.charge_ids) AND e.amount = f.amount) AS same_number

@@ -1,8 +1,9 @@
 """A customer was charged the same amount twice.
 
 The same account, payer, amount and currency, in two payments that both succeeded and were captured, the second within a window of an
-earlier one. No duplicates are: attempts of one payment, charges that name two different orders, charges of two invoices, a charge whose
-payer is unknown, and a charge made after the earlier one had been refunded in full, for then the customer bought anew.
+earlier one. No duplicates are: attempts of one payment, charges that name two different orders or go to two sellers, charges of two
+invoices, a charge whose payer is unknown, and a charge made after the earlier one had been refunded in full. Charges of two invoices are
+duplicates when they pay for two equal subscriptions that the customer began within the window.
 
 At risk is what the payer paid beyond one payment (or beyond one for each order that is named), less refunds. It ends when no more
 charges are kept than were owed.
@@ -20,6 +21,7 @@ from billingwatch.postgres.statements import load_statements
 sql = load_statements(__file__, "duplicate_charge.sql")
 
 CRITICAL_CHARGES = 3  # charges of one incident
+INVOICED_BEFORE = timedelta(days=45)  # its payment; later ones are seldom
 
 
 class DuplicateCharge(Thresholds, frozen=True, kw_only=True):
@@ -33,12 +35,19 @@ def _window(thresholds: DuplicateCharge) -> timedelta:
 
 
 def _parameters(thresholds: DuplicateCharge) -> tuple[object, ...]:
-    return (_window(thresholds), EVIDENCE_LIMIT)
+    return (_window(thresholds), EVIDENCE_LIMIT, INVOICED_BEFORE)
+
+
+def _two_windows(thresholds: DuplicateCharge) -> timedelta:
+    # The subscription begins up to a window before its payment, which another may repeat a window later.
+    return 2 * _window(thresholds)
 
 
 def _judge(row: Row, _: DuplicateCharge) -> Incident:
     amount, currency = row["amount"], row["currency"]
-    at_risk = max(row["amount_kept"] - row["owed"] * amount, 0)
+    at_risk = max(row["amount_kept"] - row["owed"] * row["of_one"], 0)
+    subscriptions = row["subscription_ids"][:EVIDENCE_LIMIT]
+    bought = f" for subscriptions {' and '.join(subscriptions)}" if subscriptions else ""
     over = row["kept"] <= row["owed"]
     outcome = f"{format_money(at_risk, currency)} too much" if at_risk else "refunded since"
     return Incident(
@@ -48,7 +57,7 @@ def _judge(row: Row, _: DuplicateCharge) -> Incident:
         # A refund made before the last duplicate does not end what had not begun.
         ended_at=max(row["refunded_at"] or row["last_seen_at"], row["last_seen_at"]) if over else None,
         severity="critical" if row["same_order"] or row["charges"] >= CRITICAL_CHARGES else "warning",
-        summary=f"{row['payer']} was charged {format_money(amount, currency)} {row['charges']} times "
+        summary=f"{row['payer']} was charged {format_money(amount, currency)} {row['charges']} times{bought} "
         f"within {_span(row['last_seen_at'] - row['first_charged_at'])}; {outcome}",
         amounts={currency: at_risk},
         evidence=evidence_of(
@@ -64,7 +73,7 @@ def _judge(row: Row, _: DuplicateCharge) -> Incident:
                 "currency": currency,
                 "same_order": row["same_order"],
             },
-            objects={"charges": row["charge_ids"], "payer": row["payer"]},
+            objects={"charges": row["charge_ids"], "payer": row["payer"], "subscriptions": subscriptions},
         ),
     )
 
@@ -85,11 +94,24 @@ DETECTOR = Detector(
     watches={
         "charges": Watch(
             columns=frozenset(
-                {"status", "captured", "amount_refunded", "payer", "payment_id", "order_reference", "from_invoice", "invoice_id"}
+                {
+                    "status",
+                    "captured",
+                    "amount_captured",
+                    "amount_refunded",
+                    "refunds_failed",
+                    "payer",
+                    "payment_id",
+                    "order_reference",
+                    "destination",
+                    "from_invoice",
+                    "invoice_id",
+                }
             ),
             reach=_window,
         ),
-        "refunds": Watch(columns=frozenset({"status", "amount", "charge_id"}), reach=_window),
+        "refunds": Watch(columns=frozenset({"status", "amount", "charge_id", "released"}), reach=_window),
+        "subscription_states": Watch(columns=frozenset({"facts"}), reach=_two_windows),
     },
     quiet=_window,
     settles=False,

@@ -107,7 +107,7 @@ DETECTOR: Detector[LargeRefund] = Detector(
     title="Large refund",
     description="A single refund is far larger than this tenant's charges and refunds in that currency usually are.",
     thresholds=LargeRefund,
-    watches={"refunds": Watch(columns=frozenset({"status", "reason", "amount", "currency", "charge_id"}), reach=no_time)},
+    watches={"refunds": Watch(columns=frozenset({"status", "reason", "amount", "currency", "charge_id", "released"}), reach=no_time)},
     quiet=no_time,
     settles=False,
     warm_up=_warm_up,

@@ -1,6 +1,6 @@
 -- candidates --
 SELECT FROM refunds AS r
-WHERE r.created_at BETWEEN look.since AND look.until AND r.reason IS DISTINCT FROM 'expired_uncaptured_charge'
+WHERE r.created_at BETWEEN look.since AND look.until AND r.reason IS DISTINCT FROM 'expired_uncaptured_charge' AND NOT r.released
 
 -- incidents --
 -- $1 since, $2 until, $3 minimum in whole units, $4 currencies without decimals, $5 with three, $6 multiple of the median, $7 of a large
@@ -12,7 +12,7 @@ WITH large AS MATERIALIZED (
            CASE WHEN r.status IN ('failed', 'canceled') THEN r.updated_at END AS withdrawn_at
     FROM refunds AS r
     WHERE r.created_at BETWEEN $1 AND $2
-      AND r.reason IS DISTINCT FROM 'expired_uncaptured_charge'
+      AND r.reason IS DISTINCT FROM 'expired_uncaptured_charge' AND NOT r.released
       AND r.amount >= $3::bigint * CASE WHEN r.currency = ANY ($4::text[]) THEN 1 WHEN r.currency = ANY ($5::text[]) THEN 1000 ELSE 100 END
 ),
 -- The sample of a day is taken before the currency is looked at: a rare one must not cost a pass over all charges.
@@ -58,7 +58,7 @@ earlier AS MATERIALIZED (
         WHERE r.created_at >= d.until - $8::int * interval '1 day' AND r.created_at < d.until
           AND r.currency = d.currency AND coalesce(r.account, '') = d.account
           AND r.amount * $12::float8 >= d.amount
-          AND r.reason IS DISTINCT FROM 'expired_uncaptured_charge'
+          AND r.reason IS DISTINCT FROM 'expired_uncaptured_charge' AND NOT r.released
     ) AS e
 )
 SELECT c.refund_id, c.charge_id, c.account, c.amount, c.currency, c.status, c.reason, c.created_at, c.event_id, c.withdrawn_at,

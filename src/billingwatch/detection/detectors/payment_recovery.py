@@ -100,7 +100,9 @@ def _judge(row: Row, thresholds: PaymentRecovery) -> Incident:
     )
 
 
-def _times(attempts: int) -> str:
+def _times(attempts: int | None) -> str:
+    if not attempts:
+        return "no attempt"
     return "one attempt" if attempts == 1 else f"{attempts} attempts"
 
 

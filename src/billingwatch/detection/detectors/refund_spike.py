@@ -110,7 +110,9 @@ DETECTOR = Detector(
     description="Far more charges are refunded within a day, or far more money in a currency, than this tenant usually gives back.",
     thresholds=RefundSpike,
     watches={
-        "refunds": Watch(columns=frozenset({"status", "reason", "amount", "currency", "charge_id", "payment_intent_id"}), reach=_reach)
+        "refunds": Watch(
+            columns=frozenset({"status", "reason", "amount", "currency", "charge_id", "payment_intent_id", "released"}), reach=_reach
+        )
     },
     quiet=_window,
     settles=True,

@@ -1,7 +1,8 @@
 -- candidates --
 -- At least two refunds within the window are needed, and quiet is that window.
 SELECT FROM refunds AS r
-WHERE r.created_at BETWEEN look.since - look.quiet AND look.until AND coalesce(r.status, '') NOT IN ('failed', 'canceled')
+WHERE r.created_at BETWEEN look.since - look.quiet AND look.until
+  AND coalesce(r.status, '') NOT IN ('failed', 'canceled') AND NOT r.released
 HAVING count(*) >= 2
 
 -- incidents --
@@ -17,7 +18,7 @@ WITH given_back AS MATERIALIZED (
     FROM refunds AS r
     WHERE r.created_at BETWEEN $1::timestamptz - 2 * $3::interval AND $2::timestamptz
       AND coalesce(r.status, '') NOT IN ('failed', 'canceled')
-      AND r.reason IS DISTINCT FROM 'expired_uncaptured_charge'
+      AND r.reason IS DISTINCT FROM 'expired_uncaptured_charge' AND NOT r.released
 ),
 counted AS (
     SELECT g.account, g.currency, g.created_at,
@@ -51,7 +52,7 @@ earlier AS MATERIALIZED (
                floor(date_part('epoch', d.until - r.created_at) / 86400)::int AS number
         FROM refunds AS r
         WHERE r.created_at >= d.since AND r.created_at < d.until AND coalesce(r.account, '') = d.account
-          AND r.reason IS DISTINCT FROM 'expired_uncaptured_charge'
+          AND r.reason IS DISTINCT FROM 'expired_uncaptured_charge' AND NOT r.released
     ) AS e
 ),
 usual AS MATERIALIZED (

@@ -31,17 +31,29 @@ taken AS MATERIALIZED (
         GROUP BY coalesce(c.account, ''), c.currency
     ) AS p
 ),
--- A row for every hour of those that can have a usual number of payments at all: in half of at least three weeks. Nothing is joined here and
--- below: how many rows there are is unknown to the planner, and a loop over a loop of them would be slow.
+-- Those that can have a usual number of payments at all: in half of at least three weeks, within the longest window. Others cost no row for
+-- each hour, however many accounts and currencies there are.
+busy AS (
+    SELECT r.account, r.currency
+    FROM (
+        SELECT t.account, t.currency, t.payments, sum(t.payments) OVER (
+                   PARTITION BY t.account, t.currency ORDER BY t.ends_at
+                   RANGE BETWEEN greatest($3::interval, $15::interval) - interval '1 hour' PRECEDING AND CURRENT ROW
+               ) AS at_once
+        FROM taken AS t
+    ) AS r
+    GROUP BY r.account, r.currency
+    HAVING max(r.at_once) >= $7::int AND sum(r.payments) >= 2 * $7::int
+),
+-- Nothing is joined here and below: how many rows there are is unknown to the planner, and a loop over a loop of them would be slow.
 listed AS (
-    SELECT t.account, t.currency, t.ends_at, t.amount, t.payments, t.squares, false AS counts_hour,
-           sum(t.payments) OVER (PARTITION BY t.account, t.currency) AS total
+    SELECT t.account, t.currency, t.ends_at, t.amount, t.payments, t.squares, false AS counts_hour
     FROM taken AS t
+    WHERE t.account IN (SELECT b.account FROM busy AS b)
     UNION ALL
-    SELECT s.account, s.currency, h.ends_at, 0, 0, 0, true, s.total
-    FROM (SELECT t.account, t.currency, sum(t.payments) AS total FROM taken AS t GROUP BY t.account, t.currency) AS s
+    SELECT b.account, b.currency, h.ends_at, 0, 0, 0, true
+    FROM busy AS b
     CROSS JOIN hours AS h
-    WHERE s.total >= 2 * $7::int
 ),
 summed AS (
     SELECT l.account, l.currency, l.ends_at, l.counts_hour,

@@ -9,7 +9,8 @@ An invoice that stays a draft for twice the grace blocks billing as silently.
 
 A turn is known from whatever told of the subscription before it, so a renewal of which nothing at all is heard is missed, too. Of a period
 that was told of later than an hour after it began, only the end counts: its invoice may have come before anything was heard. An instant is
-judged by the states that began and the invoices that were made by then. The anomaly is dated by the first full hour after the grace, and
+judged by the states that began and the invoices that were made by then. Nothing is due before the first event about a subscription.
+The anomaly is dated by the first full hour after the grace, and
 ends when the invoice comes, or when the subscription ends or pauses, for as long as it is waited for.
 """
 

@@ -56,6 +56,9 @@ WITH turns AS MATERIALIZED (
            to_timestamp(ceil(date_part('epoch', s.created_at + $3::interval) / 3600) * 3600) AS judged_at
     FROM states AS s
     WHERE s.kind = 'turn' AND s.created_at > $1::timestamptz - interval '1 hour' - $3::interval AND s.created_at <= $2::timestamptz - $3::interval
+      -- What turned before the first event about a subscription was billed before the history begins. A subscription's own first event
+      -- comes within a minute of its beginning.
+      AND s.created_at >= (SELECT min(b.created_at) FROM states AS b WHERE b.kind = 'subscription') - interval '1 minute'
 ),
 expected AS (
     SELECT t.subscription_id, t.due_at, t.judged_at, coalesce(told.account, '') AS account, told.customer_id, known.status,
