@@ -3,7 +3,9 @@
 -- $2 hashes of API keys, $3 ids, $4 names. `number` is the position, from 1 on; a position without a tenant has no row.
 -- `valid_for` is how long the token or the key is accepted, in seconds by this server's clock; null: without end.
 -- `OFFSET 0` keeps the inner query as it is: index look-ups for each position, whatever the planner expects of the arrays.
-SELECT wanted.number, found.*
+SELECT wanted.number, found.tenant_id, found.name, found.schema_name, found.revision, found.mode, found.status, found.rate_limit,
+       found.paused_at, found.resumed_at, found.key_id, found.key_name, found.key_hint, found.key_scope, found.valid_for,
+       found.ciphertexts, found.detector_settings, found.mutes
 FROM unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::text[]) WITH ORDINALITY AS wanted (token_hash, key_hash, tenant_id, name, number)
 CROSS JOIN LATERAL (
     SELECT t.tenant_id, t.name, t.schema_name, t.revision, t.mode, t.status, t.rate_limit, t.paused_at, t.resumed_at,
