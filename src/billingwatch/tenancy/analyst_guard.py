@@ -71,7 +71,7 @@ class AnalystGuard:
         return True
 
     async def _secure(self, control: ControlConnection) -> None:
-        """Close once, for analysts of earlier releases, what `analysts create` closes."""
+        """Revoke once what `analysts create` revokes, because analysts of earlier releases still have those privileges."""
         if self._secured:
             return
         try:
